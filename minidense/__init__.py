@@ -1,0 +1,41 @@
+"""minidense: deep learning from first principles, the whole DenseNet story in one small package."""
+
+from . import functional, models, nn, optim, schedule, testing
+from .backend import array_module
+from .errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    DeviceError,
+    DivergenceError,
+    DTypeError,
+    GraphError,
+    KinkError,
+    MinidenseError,
+    ShapeError,
+)
+from .tensor import Tensor, no_grad
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "DTypeError",
+    "DataError",
+    "DeviceError",
+    "DivergenceError",
+    "GraphError",
+    "KinkError",
+    "MinidenseError",
+    "ShapeError",
+    "Tensor",
+    "array_module",
+    "functional",
+    "models",
+    "nn",
+    "no_grad",
+    "optim",
+    "schedule",
+    "testing",
+]

@@ -1,0 +1,80 @@
+"""Many values to fewer: each op takes `axis` (None, an int or a tuple) and `keepdims`, as in NumPy."""
+
+from ..backend import array_module
+from ..errors import ShapeError
+from .base import Op
+
+
+class Reduction(Op):
+    """What all reductions share: the axes, and the way a gradient spreads back over them."""
+
+    def __init__(self, axis=None, keepdims=False):
+        self.axis, self.keepdims = axis, keepdims
+
+    def look_at(self, x):
+        """Settle which axes of x are meant, and how many values meet in each result."""
+        axes = range(x.ndim) if self.axis is None else [self.axis] if isinstance(self.axis, int) else self.axis
+        if any(not -x.ndim <= a < x.ndim for a in axes) or len({a % x.ndim for a in axes}) != len(axes):
+            raise ShapeError(f"{type(self).__name__.lower()}: axis {self.axis} does not fit shape {x.shape}")
+        self.axes = tuple(a % x.ndim for a in axes)
+        self.x_shape = x.shape
+        self.kept_shape = tuple(1 if i in self.axes else n for i, n in enumerate(x.shape))
+        self.count = 1
+        for a in self.axes:
+            self.count *= x.shape[a]
+
+    def spread(self, dy):
+        """dy with its lost axes back as ones, so that it broadcasts against x."""
+        return dy.reshape(self.kept_shape)
+
+
+class Sum(Reduction):
+    """y = Σ x,  dx = dy for every term"""
+
+    def forward(self, x):
+        self.look_at(x)
+        return x.sum(self.axes, keepdims=self.keepdims)
+
+    def backward(self, dy):
+        return (array_module(dy).broadcast_to(self.spread(dy), self.x_shape),)
+
+
+class Mean(Reduction):
+    """y = Σ x / m,  dx = dy/m for each of the m terms"""
+
+    def forward(self, x):
+        self.look_at(x)
+        return x.mean(self.axes, keepdims=self.keepdims)
+
+    def backward(self, dy):
+        return (array_module(dy).broadcast_to(self.spread(dy) / self.count, self.x_shape),)
+
+
+class Max(Reduction):
+    """y = max x.  Where several values tie for the maximum, they share the gradient equally."""
+
+    def forward(self, x):
+        self.look_at(x)
+        if self.count == 0:
+            raise ShapeError(f"max: shape {x.shape} has no values along axis {self.axis}")
+        y = x.max(self.axes, keepdims=True)
+        self.largest = x == y
+        return y if self.keepdims else y.reshape([n for i, n in enumerate(x.shape) if i not in self.axes])
+
+    def backward(self, dy):
+        return (self.largest * (self.spread(dy) / self.largest.sum(self.axes, keepdims=True, dtype=dy.dtype)),)
+
+
+class LogSumExp(Reduction):
+    """y = ln Σ eˣ = c + ln Σ eˣ⁻ᶜ with c = max x, so that nothing overflows;  dx = eˣ⁻ʸ·dy, the softmax"""
+
+    def forward(self, x):
+        self.look_at(x)
+        xp = array_module(x)
+        largest = x.max(self.axes, keepdims=True)
+        y = largest + xp.log(xp.exp(x - largest).sum(self.axes, keepdims=True))
+        self.x, self.y = x, y
+        return y if self.keepdims else y.reshape([n for i, n in enumerate(x.shape) if i not in self.axes])
+
+    def backward(self, dy):
+        return (array_module(dy).exp(self.x - self.y) * self.spread(dy),)

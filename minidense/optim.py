@@ -1,0 +1,96 @@
+"""Optimisers: how a gradient becomes a step."""
+
+from collections.abc import Iterable
+
+from .backend import array_module
+from .errors import ConfigError, GraphError, ShapeError
+from .tensor import Tensor
+
+
+class SGD:
+    """Stochastic gradient descent with momentum and weight decay, as Torch defines it (Sutskever et al. 2013 for Nesterov).
+
+        g ← dw + weight_decay·w
+        v ← momentum·v + (1 − dampening)·g        (v ← g on the first step)
+        w ← w − lr·(g + momentum·v)  with Nesterov,  w − lr·v  without
+
+    params        tensors, or dictionaries {"params": tensors, "weight_decay": 0.0, ...} with settings of their own
+    lr            learning rate
+    momentum      share of the old velocity that is kept, 0 to 1
+    dampening     must be 0 with Nesterov
+    weight_decay  applied to everything in the group, batch norm and biases included, as the DenseNet authors do
+
+    ``groups`` is a list of plain dictionaries; a schedule sets ``group["lr"]``.
+    Raises ConfigError for settings that make no sense.
+    """
+
+    def __init__(
+        self,
+        params: Iterable,
+        *,
+        lr: float,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+        dampening: float = 0.0,
+    ):
+        defaults = {"lr": lr, "momentum": momentum, "nesterov": nesterov, "weight_decay": weight_decay, "dampening": dampening}
+        params = list(params)
+        groups = params if params and all(isinstance(p, dict) for p in params) else [{"params": params}]
+        self.groups = [{**defaults, **group, "params": list(group["params"])} for group in groups]
+        self.velocity: dict[Tensor, object] = {}
+        for group in self.groups:
+            _check_group(group)
+        everything = [p for group in self.groups for p in group["params"]]
+        if not everything:
+            raise ConfigError("SGD: no parameters to optimise")
+        if len(set(everything)) != len(everything):
+            raise ConfigError("SGD: a parameter appears twice; it would be stepped twice")
+
+    def zero_grad(self) -> None:
+        """Forget all gradients."""
+        for group in self.groups:
+            for w in group["params"]:
+                w.grad = None
+
+    def step(self) -> None:
+        """Move every parameter that has a gradient; the others stay, velocity and all.
+
+        All new values are computed before the first is written: whatever fails, no parameter is left half-updated.
+        Raises ShapeError when a gradient does not fit its parameter, GraphError when no parameter has one.
+        """
+        updates = [self._update(w, group) for group in self.groups for w in group["params"] if w.grad is not None]
+        if not updates:
+            raise GraphError("SGD.step(): no parameter has a gradient; call loss.backward() first")
+        for w, v, change in updates:
+            w.data -= change
+            if v is not None:
+                self.velocity[w] = v
+
+    def _update(self, w, group):
+        """The parameter, its new velocity (None without momentum), and what to subtract from it."""
+        if w.grad.shape != w.shape or w.grad.dtype != w.dtype:
+            raise ShapeError(f"SGD.step(): gradient {w.grad.shape} {w.grad.dtype} does not fit its parameter {w.shape} {w.dtype}")
+        array_module(w.data, w.grad)
+        lr, momentum, decay = group["lr"], group["momentum"], group["weight_decay"]
+        g = w.grad + decay * w.data if decay else w.grad
+        if not momentum:
+            return w, None, lr * g
+        v = momentum * self.velocity[w] + (1 - group["dampening"]) * g if w in self.velocity else g.copy()
+        return w, v, lr * (g + momentum * v if group["nesterov"] else v)
+
+
+def _check_group(group):
+    known = {"params", "lr", "momentum", "nesterov", "weight_decay", "dampening"}
+    if unknown := sorted(group.keys() - known):
+        raise ConfigError(f"SGD: unknown settings {unknown} in a parameter group; known are {sorted(known)}")
+    if not all(isinstance(p, Tensor) for p in group["params"]):
+        raise ConfigError("SGD: parameters must be tensors; pass model.parameters(), or a list of {'params': [...]} dictionaries")
+    if not group["lr"] >= 0:
+        raise ConfigError(f"SGD: the learning rate must not be negative, got {group['lr']}")
+    if not 0 <= group["momentum"] < 1:
+        raise ConfigError(f"SGD: momentum must lie in [0, 1), got {group['momentum']}")
+    if not group["weight_decay"] >= 0:
+        raise ConfigError(f"SGD: weight decay must not be negative, got {group['weight_decay']}")
+    if group["nesterov"] and (group["momentum"] == 0 or group["dampening"] != 0):
+        raise ConfigError("SGD: Nesterov needs a momentum above 0 and dampening 0")

@@ -1,0 +1,346 @@
+"""Training, on one page: python -m minidense.train. The last lesson and the command line both call ``fit``."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy
+import threadpoolctl
+from tqdm import tqdm
+
+from . import functional as F
+from . import models
+from .backend import synchronise, to_device
+from .checkpoint import Checkpoint
+from .config import CommandLine, TrainConfig, parse, resumed_settings
+from .data import Dataset, load, prefetch, test_batches, training_batches
+from .errors import CheckpointError, ConfigError, DataError, DeviceError, DivergenceError
+from .nn import Module, seed_dropout
+from .optim import SGD
+from .run_folder import RunFolder, checkpoint_at, folder_for
+from .tensor import Tensor, no_grad
+
+DONE, WRONG_COMMAND_LINE, DIVERGED, INTERRUPTED = 0, 2, 3, 130
+
+
+@dataclass
+class Progress:
+    """Where an epoch stands. loss and hits are sums over the images seen so far."""
+
+    epoch: int = 0  # 0-based
+    step: int = 0  # steps done in this epoch
+    images: int = 0
+    loss: float = 0.0
+    hits: int = 0
+    seconds: float = 0.0
+
+
+class Stopping:
+    """Whether somebody asked to stop; looked at between two steps."""
+
+    asked = False
+
+
+class Stopped(Exception):
+    """Somebody asked to stop, and the step at hand is finished."""
+
+
+def train_epoch(model: Module, optimizer: SGD, dataset: Dataset, config: TrainConfig, progress: Progress, stopping: Stopping, bar: tqdm) -> None:
+    """The rest of one epoch: forward, loss, backward, step. Keeps `progress` up to date; raises Stopped between two steps."""
+    model.train()
+    seed = (config.seed, progress.epoch)
+    steps = steps_in_epoch(dataset, config)
+    tally = Tally(progress, config.device)
+    batches = training_batches(dataset, size=config.batch_size, seed=seed, augment=config.augment, start=progress.step)
+    for images, labels in prefetch(batches):
+        for group in optimizer.groups:
+            group["lr"] = config.learning_rate_at(progress.epoch + progress.step / steps)
+        if config.dropout:
+            seed_dropout(model, (3, *seed, progress.step))
+        logits = model(Tensor(images, device=config.device))
+        loss = F.cross_entropy(logits, labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+        tally.add(logits, loss, labels)
+        progress.step += 1
+        bar.update()
+        if progress.step % 20 == 0 or progress.step == steps or stopping.asked:
+            tally.read()
+            bar.set_postfix_str(f"{progress.images / progress.seconds:.0f} images/s, loss {progress.loss / progress.images:.3f}")
+        if stopping.asked:
+            raise Stopped
+
+
+def evaluate(model: Module, dataset: Dataset, config: TrainConfig, stopping: Stopping | None = None) -> tuple[float, float]:
+    """Mean loss and accuracy (a fraction) on the test images, in evaluation mode and without recording."""
+    model.eval()
+    progress = Progress()
+    tally = Tally(progress, config.device)
+    with no_grad():
+        for images, labels in prefetch(test_batches(dataset, size=config.batch_size)):
+            logits = model(Tensor(images, device=config.device))
+            tally.add(logits, F.cross_entropy(logits, labels), labels)
+            if stopping is not None and stopping.asked:
+                raise Stopped
+    tally.read()
+    return progress.loss / progress.images, progress.hits / progress.images
+
+
+class Tally:
+    """Adds up loss and hits where they are computed, and reads them back only when asked: reading waits for the device."""
+
+    def __init__(self, progress: Progress, device: str):
+        self.progress, self.device = progress, device
+        self.loss: Any = progress.loss
+        self.hits: Any = progress.hits
+        self.started = time.perf_counter()
+
+    def add(self, logits: Tensor, loss: Tensor, labels: numpy.ndarray) -> None:
+        self.loss = self.loss + loss.data.astype(numpy.float64) * len(labels)
+        self.hits = self.hits + (logits.data.argmax(1) == to_device(labels, self.device)).sum()
+        self.progress.images += len(labels)
+
+    def read(self) -> None:
+        """Bring `progress` up to date. Raises DivergenceError when the loss is not a finite number any more."""
+        synchronise(self.device)
+        now, progress = time.perf_counter(), self.progress
+        progress.seconds += now - self.started
+        self.started = now
+        progress.loss, progress.hits = float(self.loss), int(self.hits)
+        if not numpy.isfinite(progress.loss):
+            raise DivergenceError(
+                f"the loss became {progress.loss} in epoch {progress.epoch + 1}, at or before step {progress.step}: "
+                "training has diverged. Try a lower --learning-rate"
+            )
+
+
+def fit(
+    config: TrainConfig, *, folder: RunFolder | None = None, saved: Checkpoint | None = None, say: Callable[[str], Any] = print
+) -> list[dict[str, Any]]:
+    """Train as `config` says and keep everything in a run folder; returns one record an epoch, as in log.jsonl.
+
+    folder  where to; else what config.out says
+    saved   a checkpoint to go on from
+    say     receives each line of the report
+
+    Raises KeyboardInterrupt after Ctrl-C, when the state has been saved; a second Ctrl-C does not wait.
+    """
+    with threadpoolctl.threadpool_limits(config.threads, user_api="blas"), stop_on_ctrl_c() as stopping:
+        dataset = load(config.data, config.data_dir).first(config.limit_train, config.limit_test)
+        model, optimizer = build(config, dataset)
+        history: list[dict[str, Any]] = []
+        progress = Progress()
+        if saved is not None:
+            saved.restore(model, optimizer)
+            history, progress = list(saved.history), Progress(**saved.progress)
+        folder = folder or folder_for(config)
+        folder.begin(config)
+
+        say(
+            f"{config.model}: {model.parameter_count():,} parameters, on {len(dataset.train_images):,} {config.data} images, "
+            f"tested on {len(dataset.test_images):,}; run folder {folder}"
+        )
+        epochs_left = config.epochs - progress.epoch
+        if epochs_left:
+            say(forecast(epochs_left, seconds_per_epoch(config, dataset), config))
+            say(TABLE_HEAD)
+        try:
+            while progress.epoch < config.epochs:
+                steps = steps_in_epoch(dataset, config)
+                name = f"epoch {progress.epoch + 1}/{config.epochs}"
+                with tqdm(desc=name, total=steps, initial=progress.step, unit="step", leave=False, disable=None) as bar:
+                    train_epoch(model, optimizer, dataset, config, progress, stopping, bar)
+                    bar.set_description_str(f"{name}, testing")
+                    test_loss, test_accuracy = evaluate(model, dataset, config, stopping)
+                history.append(record_of(config, progress, test_loss, test_accuracy))
+                progress = Progress(epoch=progress.epoch + 1)
+                folder.save(Checkpoint.of(model, optimizer, config=asdict(config), history=history, progress=asdict(progress)))
+                folder.draw(history, title=f"{config.model} on {config.data}")
+                say(table_row(history[-1], config.epochs))
+        except Stopped:
+            folder.save(Checkpoint.of(model, optimizer, config=asdict(config), history=history, progress=asdict(progress)))
+            say(
+                f"Stopped in epoch {progress.epoch + 1} after step {progress.step}; everything is saved. "
+                f"Go on with: python -m minidense.train --resume {folder}"
+            )
+            raise KeyboardInterrupt from None
+    return history
+
+
+def build(config: TrainConfig, dataset: Dataset) -> tuple[Module, SGD]:
+    """The network and the optimiser that the settings ask for."""
+    model = models.create(
+        config.model,
+        classes=len(dataset.class_names),
+        in_channels=dataset.train_images.shape[1],
+        dropout=config.dropout,
+        seed=config.seed,
+        device=config.device,
+    )
+    momentum = config.momentum
+    return model, SGD(model.parameters(), lr=config.learning_rate, momentum=momentum, nesterov=momentum > 0, weight_decay=config.weight_decay)
+
+
+def steps_in_epoch(dataset: Dataset, config: TrainConfig) -> int:
+    """Steps that show every training image once; the last may be smaller."""
+    return -(-len(dataset.train_images) // config.batch_size)
+
+
+def record_of(config: TrainConfig, progress: Progress, test_loss: float, test_accuracy: float) -> dict[str, Any]:
+    """One line of log.jsonl. Losses in nats, accuracies as fractions; epoch counts from 1, the rate is that of its first step."""
+    return {
+        "epoch": progress.epoch + 1,
+        "learning_rate": config.learning_rate_at(progress.epoch),
+        "train_loss": progress.loss / progress.images,
+        "train_accuracy": progress.hits / progress.images,
+        "test_loss": test_loss,
+        "test_accuracy": test_accuracy,
+        "images_per_second": progress.images / progress.seconds,
+        "seconds": progress.seconds,
+    }
+
+
+# -- what a person sees ---------------------------------------------------------------------------------------------
+
+TABLE_HEAD = "  epoch      rate   train loss   acc %   test loss   acc %   images/s   minutes"
+
+
+def table_row(record: dict[str, Any], epochs: int) -> str:
+    """A record as one line under TABLE_HEAD."""
+    return (
+        f"{record['epoch']:3d}/{epochs:<3d} {record['learning_rate']:9.3g} {record['train_loss']:12.4f} {100 * record['train_accuracy']:7.2f} "
+        f"{record['test_loss']:11.4f} {100 * record['test_accuracy']:7.2f} {record['images_per_second']:10.0f} {record['seconds'] / 60:9.1f}"
+    )
+
+
+def seconds_per_epoch(config: TrainConfig, dataset: Dataset) -> float:
+    """How long an epoch and its test will take here: a few steps on a twin of the model, which is then thrown away."""
+    model, optimizer = build(config, dataset)
+    images, labels = next(training_batches(dataset, size=config.batch_size, seed=(config.seed,), augment=config.augment))
+    images = Tensor(images, device=config.device)
+
+    def train_step():
+        F.cross_entropy(model(images), labels).backward()
+        optimizer.step()
+
+    def test_step():
+        with no_grad():
+            model(images)
+
+    step = typical_seconds(train_step, config.device)
+    model.eval()
+    test = typical_seconds(test_step, config.device)
+    return (step * len(dataset.train_images) + test * len(dataset.test_images)) / len(labels)
+
+
+def typical_seconds(action: Callable[[], None], device: str) -> float:
+    """Median over up to five calls, after one to warm up; fewer when they are long."""
+    seconds: list[float] = []
+    while len(seconds) < 6 and sum(seconds) < 5:
+        synchronise(device)
+        start = time.perf_counter()
+        action()
+        synchronise(device)
+        seconds.append(time.perf_counter() - start)
+    return float(numpy.median(seconds[1:] or seconds))
+
+
+def forecast(epochs: int, seconds: float, config: TrainConfig) -> str:
+    """A sentence on how long the run will take, and what would be quicker where that is long."""
+    total = timedelta(seconds=epochs * seconds)
+    text = f"An epoch takes about {duration(seconds)} here; {epochs} of them about {duration(total.total_seconds())}"
+    if total > timedelta(minutes=10):
+        text += f", until {datetime.now() + total:%A %d %B, %H:%M}"
+    if total > timedelta(hours=3) and config.device == "cpu":
+        text += ".\nQuicker: --device gpu, or less work: --model densenet_bc_22_12 --epochs 10 --schedule one_cycle"
+    return text
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the unit a person would choose."""
+    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} seconds" if seconds >= 2 else f"{seconds:.1f} seconds"
+
+
+def summary(history: Sequence[dict[str, Any]], config: TrainConfig, folder: RunFolder) -> str:
+    """The last lines of a run: what came out, where it lies, and what to try next."""
+    last, minutes = history[-1], sum(record["seconds"] for record in history)
+    if config.data == "digits":
+        hint = "photographs (README: getting CIFAR-10): --model densenet_bc_22_12 --epochs 10 --schedule one_cycle"
+    else:
+        hint = "the paper's network: --model densenet_bc_100_12"
+    return (
+        f"Test accuracy {100 * last['test_accuracy']:.2f} % after {last['epoch']} epochs and {duration(minutes)} of training.\n"
+        f"Learning curves: {folder.curves}; weights: {folder.path / 'weights.safetensors'}\n"
+        f"Next: {hint}; a GPU: --device gpu; then the lessons (README: what comes next)"
+    )
+
+
+@contextmanager
+def stop_on_ctrl_c() -> Iterator[Stopping]:
+    """Turn the first Ctrl-C into a request, so that no step is cut in two; the second one stops at once."""
+    stopping = Stopping()
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may listen to signals
+        yield stopping
+        return
+
+    def ask(signum, frame):
+        if stopping.asked:
+            raise KeyboardInterrupt
+        stopping.asked = True
+        print("\nFinishing this step and saving; Ctrl-C again stops at once.", file=sys.stderr)
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield stopping
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def plan(line: CommandLine) -> tuple[TrainConfig, RunFolder, Checkpoint | None]:
+    """What a command line asks for: settings, run folder, and the checkpoint to go on from."""
+    if line.resume is None or line.resume == "auto":
+        config = TrainConfig(**line.settings)
+        folder = folder_for(config, resume=line.resume == "auto")
+        if line.resume is None or not folder.checkpoint.exists():
+            return config, folder, None
+        path = folder.checkpoint
+    else:
+        path = checkpoint_at(line.resume)
+        folder = RunFolder(Path(line.settings["out"])) if "out" in line.settings else RunFolder(path.parent)
+    saved = Checkpoint.load(path)
+    return TrainConfig(**resumed_settings(saved.config, line.settings)), folder, saved
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """python -m minidense.train. Exit codes: 0 done, 2 wrong command line, 3 diverged, 130 interrupted."""
+    try:
+        config, folder, saved = plan(parse(argv))
+        history = fit(config, folder=folder, saved=saved)
+        print(summary(history, config, folder))
+        return DONE
+    except (ConfigError, DataError, DeviceError, CheckpointError) as error:
+        print(f"python -m minidense.train: {error}", file=sys.stderr)
+        return WRONG_COMMAND_LINE
+    except DivergenceError as error:
+        print(f"python -m minidense.train: {error}", file=sys.stderr)
+        return DIVERGED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())
