@@ -1,6 +1,6 @@
 """minidense: deep learning from first principles, the whole DenseNet story in one small package."""
 
-from . import functional, models, nn, optim, schedule, testing
+from . import data, functional, models, nn, optim, schedule, testing
 from .backend import array_module
 from .errors import (
     CheckpointError,
@@ -31,6 +31,7 @@ __all__ = [
     "ShapeError",
     "Tensor",
     "array_module",
+    "data",
     "functional",
     "models",
     "nn",

@@ -9,7 +9,9 @@ import numpy
 from .errors import DeviceError
 
 DEVICES = ("cpu", "gpu")
-INSTALL_HINT = 'pip install "minidense[cuda12]" or "minidense[cuda13]", whichever the driver supports (nvidia-smi prints it)'
+INSTALL_HINT = (
+    'pip install "minidense[cuda12]" or "minidense[cuda13]", whichever the driver supports (nvidia-smi prints it)'
+)
 
 
 def array_module(*arrays) -> Any:
@@ -24,7 +26,9 @@ def array_module(*arrays) -> Any:
     if all(on_gpu) and on_gpu:
         return cupy
     if any(on_gpu):
-        raise DeviceError(f"arrays on two devices at once: {', '.join(map(_describe, arrays))}. Move one side with .to(device=...)")
+        raise DeviceError(
+            f"arrays on two devices at once: {', '.join(map(_describe, arrays))}. Move one side with .to('cpu') or .to('gpu')"
+        )
     return numpy
 
 
@@ -45,9 +49,13 @@ def library(device) -> Any:
     try:
         cupy = importlib.import_module("cupy")
     except ImportError as error:
-        raise DeviceError(f"device 'gpu' needs CuPy, which is not installed. Use device 'cpu', or: {INSTALL_HINT}") from error
+        raise DeviceError(
+            f"device 'gpu' needs CuPy, which is not installed. Use device 'cpu', or: {INSTALL_HINT}"
+        ) from error
     if not cupy.cuda.is_available():
-        raise DeviceError("device 'gpu': CuPy is installed but finds no usable GPU or driver. Use device 'cpu', or see what nvidia-smi says")
+        raise DeviceError(
+            "device 'gpu': CuPy is installed but finds no usable GPU or driver (see nvidia-smi). Use device 'cpu'"
+        )
     return cupy
 
 

@@ -14,6 +14,7 @@ from .backend import to_device, to_numpy
 from .errors import CheckpointError
 from .nn import Module
 from .optim import SGD
+from .tensor import Tensor
 
 FORMAT = "minidense-training-1"
 MODEL, VELOCITY = "model.", "velocity."
@@ -46,7 +47,7 @@ class Checkpoint:
     def restore(self, model: Module, optimizer: SGD) -> None:
         """Put model and optimiser back where they were. Raises CheckpointError when they do not fit, and then changes nothing."""
         parameters = dict(model.named_parameters())
-        velocity = {}
+        velocity: dict[Tensor, Any] = {}
         for name, array in self._part(VELOCITY).items():
             if name not in parameters or parameters[name].shape != array.shape:
                 raise CheckpointError(f"the checkpoint's velocity of {name} {array.shape} does not fit the model")
@@ -76,7 +77,9 @@ class Checkpoint:
                 raise KeyError("format")
             return cls(arrays, **notes)
         except (KeyError, TypeError, ValueError):
-            raise CheckpointError(f"{path}: weights only, or another program's file; training can resume from a last.safetensors") from None
+            raise CheckpointError(
+                f"{path}: weights only, or another program's file; training can resume from a last.safetensors"
+            ) from None
 
 
 def save_weights(weights: dict[str, numpy.ndarray], path: str | Path) -> None:

@@ -20,9 +20,20 @@ from .errors import ConfigError
 SCHEDULES = ("step", "cosine", "one_cycle")
 
 
-def knob(group: str, default: Any, text: str, *, unit: str = "", kind: type | None = None, choices: Sequence[str] | None = None) -> Any:
+def knob(
+    group: str,
+    default: Any,
+    text: str,
+    *,
+    unit: str = "",
+    kind: type | None = None,
+    choices: Sequence[str] | None = None,
+) -> Any:
     """A field with all that the command line says about it."""
-    return field(default=default, metadata={"group": group, "help": text, "unit": unit, "kind": kind or type(default), "choices": choices})
+    return field(
+        default=default,
+        metadata={"group": group, "help": text, "unit": unit, "kind": kind or type(default), "choices": choices},
+    )
 
 
 @dataclass(frozen=True)
@@ -32,25 +43,43 @@ class TrainConfig:
     Raises ConfigError, in one line that says what would do, for values that make no sense.
     """
 
-    model: str = knob("what", "densenet_bc_100_12", "network: densenet_DEPTH_K, or densenet_bc_DEPTH_K with bottleneck and compression", unit="NAME")
+    model: str = knob(
+        "what",
+        "densenet_bc_100_12",
+        "densenet_DEPTH_K, or densenet_bc_DEPTH_K with bottleneck and compression",
+        unit="NAME",
+    )
     data: str = knob("what", "cifar10", "data set", choices=tuple(DATASETS))
-    data_dir: str | None = knob("what", None, "where its files lie; else $MINIDENSE_DATA, datasets/ or the user's cache", unit="FOLDER", kind=str)
+    data_dir: str | None = knob(
+        "what", None, "where its files lie; else $MINIDENSE_DATA, datasets/, or the cache", unit="FOLDER", kind=str
+    )
     limit_train: int | None = knob("what", None, "use only the first N training images", unit="IMAGES", kind=int)
     limit_test: int | None = knob("what", None, "use only the first N test images", unit="IMAGES", kind=int)
 
     epochs: int = knob("recipe", 300, "passes over the training images", unit="EPOCHS")
     batch_size: int = knob("recipe", 64, "images in one step", unit="IMAGES")
     learning_rate: float = knob("recipe", 0.1, "highest learning rate", unit="RATE")
-    schedule: str = knob("recipe", "step", "step: a tenth at 50 %% and 75 %%, as in the paper; cosine; or one_cycle: up and down", choices=SCHEDULES)
+    schedule: str = knob(
+        "recipe",
+        "step",
+        "step: a tenth at 50 %% and at 75 %% (the paper); cosine; one_cycle: up, then down",
+        choices=SCHEDULES,
+    )
     momentum: float = knob("recipe", 0.9, "Nesterov momentum, 0 to 1; 0 turns it off", unit="SHARE")
     weight_decay: float = knob("recipe", 1e-4, "L2 penalty on all parameters", unit="RATE")
-    dropout: float = knob("recipe", 0.0, "probability of dropping a value; the paper takes 0.2 without augmentation", unit="SHARE")
+    dropout: float = knob(
+        "recipe", 0.0, "probability of dropping a value; the paper takes 0.2 without augmentation", unit="SHARE"
+    )
     augment: bool = knob("recipe", True, "crop at random and mirror the training images (digits: only crop)")
 
     device: str = knob("machine", "cpu", "where to compute", choices=DEVICES)
-    threads: int | None = knob("machine", None, "BLAS threads; else as many as there are cores", unit="THREADS", kind=int)
+    threads: int | None = knob(
+        "machine", None, "BLAS threads; else as many as there are cores", unit="THREADS", kind=int
+    )
     seed: int = knob("machine", 0, "same seed, machine and threads: the same bits", unit="NUMBER")
-    out: str | None = knob("machine", None, "run folder; else runs/MODEL-DATA, numbered where that is taken", unit="FOLDER", kind=str)
+    out: str | None = knob(
+        "machine", None, "run folder; else runs/MODEL-DATA, numbered where that is taken", unit="FOLDER", kind=str
+    )
 
     def __post_init__(self):
         for f in fields(self):
@@ -84,7 +113,9 @@ class TrainConfig:
             return schedule.cosine(epoch, start=self.learning_rate, epochs=self.epochs)
         if self.schedule == "one_cycle":
             return schedule.one_cycle(epoch, peak=self.learning_rate, epochs=self.epochs)
-        return schedule.step_decay(math.floor(epoch), start=self.learning_rate, drop_at=schedule.paper_drops(self.epochs))
+        return schedule.step_decay(
+            math.floor(epoch), start=self.learning_rate, drop_at=schedule.paper_drops(self.epochs)
+        )
 
     def to_toml(self) -> str:
         """The settings as a TOML file; what is None is left out. JSON's way of writing strings, numbers and booleans is TOML's too."""
@@ -171,10 +202,16 @@ def _parser() -> argparse.ArgumentParser:
         "recipe": parser.add_argument_group("the recipe"),
         "machine": parser.add_argument_group("the machine and the run"),
     }
-    groups["start"].add_argument("--preset", metavar="NAME", help=f"named settings: {', '.join(PRESETS)} (default: paper)")
-    groups["start"].add_argument("--config", metavar="FILE", help="settings from a config.toml, over the preset's (default: none)")
     groups["start"].add_argument(
-        "--resume", metavar="PATH|auto", help="go on with a run folder or checkpoint; auto: with the one in --out, if there is one (default: no)"
+        "--preset", metavar="NAME", help=f"named settings: {', '.join(PRESETS)} (default: paper)"
+    )
+    groups["start"].add_argument(
+        "--config", metavar="FILE", help="settings from a config.toml, over the preset's (default: none)"
+    )
+    groups["start"].add_argument(
+        "--resume",
+        metavar="PATH|auto",
+        help="go on with a run folder or checkpoint; auto: with --out, if it holds one (default: no)",
     )
     for f in fields(TrainConfig):
         meta = f.metadata
@@ -195,7 +232,9 @@ def _reader(kind):
         try:
             return kind(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"needs {'a whole number' if kind is int else 'a number'}, got {text!r}") from None
+            raise argparse.ArgumentTypeError(
+                f"needs {'a whole number' if kind is int else 'a number'}, got {text!r}"
+            ) from None
 
     return read
 
@@ -217,5 +256,7 @@ def resumed_settings(saved: dict[str, Any], given: dict[str, Any]) -> dict[str, 
     differing = [key for key in given if key not in MAY_CHANGE and given[key] != saved.get(key)]
     if differing:
         what = ", ".join(f"{flag(key)} {saved.get(key)} in the checkpoint, {given[key]} now" for key in differing)
-        raise ConfigError(f"--resume goes on with the settings of the saved run, but {what}. Leave these out, or start a new run")
+        raise ConfigError(
+            f"--resume goes on with the settings of the saved run, but {what}. Leave these out, or start a new run"
+        )
     return {**saved, **{key: value for key, value in given.items() if key in MAY_CHANGE}}

@@ -165,7 +165,9 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, stride: int
     return apply(ops.Conv2d(stride, padding), *_given(x, weight, bias))
 
 
-def max_pool2d(x: Tensor, kernel: int, *, stride: int | None = None, padding: int = 0, ceil_mode: bool = False) -> Tensor:
+def max_pool2d(
+    x: Tensor, kernel: int, *, stride: int | None = None, padding: int = 0, ceil_mode: bool = False
+) -> Tensor:
     """Largest value of each K×K window, windows `stride` apart (default: K), the border counting as −∞.
 
     ceil_mode  let a last window hang over the edge instead of leaving pixels unseen
@@ -184,9 +186,20 @@ def global_avg_pool2d(x: Tensor) -> Tensor:
 
 
 def batch_norm(
-    x: Tensor, gamma: Tensor, beta: Tensor, running_mean=None, running_var=None, *, training: bool = True, momentum: float = 0.1, eps: float = 1e-5
+    x: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+    running_mean=None,
+    running_var=None,
+    *,
+    training: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
 ) -> Tensor:
-    """y = γ·(x − mean)/√(var + ε) + β for each channel of (N, C, H, W); γ, β and the running statistics are (C,) (Ioffe & Szegedy 2015).
+    """y = γ·(x − mean)/√(var + ε) + β for each channel of (N, C, H, W) (Ioffe & Szegedy 2015).
+
+    γ, β and the running statistics are (C,).
+
 
     training      True: by the moments of this batch; running arrays, where given, move towards them in place.
                   False: by the running statistics, which are plain arrays and stay as they are
@@ -203,7 +216,9 @@ def batch_norm(
     op = ops.BatchNorm(eps)
     y = apply(op, x, gamma, beta)
     if running_mean is not None and running_var is not None:
-        unbiased = op.var * (op.m / (op.m - 1))  # running_var estimates the population; the batch itself is divided by m
+        unbiased = op.var * (
+            op.m / (op.m - 1)
+        )  # running_var estimates the population; the batch itself is divided by m
         running_mean += momentum * (op.mean - running_mean)
         running_var += momentum * (unbiased - running_var)
     return y

@@ -1,6 +1,7 @@
 """Optimisers: how a gradient becomes a step."""
 
 from collections.abc import Iterable
+from typing import Any
 
 from .backend import array_module
 from .errors import ConfigError, GraphError, ShapeError
@@ -34,11 +35,17 @@ class SGD:
         weight_decay: float = 0.0,
         dampening: float = 0.0,
     ):
-        defaults = {"lr": lr, "momentum": momentum, "nesterov": nesterov, "weight_decay": weight_decay, "dampening": dampening}
+        defaults = {
+            "lr": lr,
+            "momentum": momentum,
+            "nesterov": nesterov,
+            "weight_decay": weight_decay,
+            "dampening": dampening,
+        }
         params = list(params)
         groups = params if params and all(isinstance(p, dict) for p in params) else [{"params": params}]
         self.groups = [{**defaults, **group, "params": list(group["params"])} for group in groups]
-        self.velocity: dict[Tensor, object] = {}
+        self.velocity: dict[Tensor, Any] = {}
         for group in self.groups:
             _check_group(group)
         everything = [p for group in self.groups for p in group["params"]]
@@ -70,7 +77,9 @@ class SGD:
     def _update(self, w, group):
         """The parameter, its new velocity (None without momentum), and what to subtract from it."""
         if w.grad.shape != w.shape or w.grad.dtype != w.dtype:
-            raise ShapeError(f"SGD.step(): gradient {w.grad.shape} {w.grad.dtype} does not fit its parameter {w.shape} {w.dtype}")
+            raise ShapeError(
+                f"SGD.step(): gradient {w.grad.shape} {w.grad.dtype} does not fit its parameter {w.shape} {w.dtype}"
+            )
         array_module(w.data, w.grad)
         lr, momentum, decay = group["lr"], group["momentum"], group["weight_decay"]
         g = w.grad + decay * w.data if decay else w.grad
@@ -85,7 +94,9 @@ def _check_group(group):
     if unknown := sorted(group.keys() - known):
         raise ConfigError(f"SGD: unknown settings {unknown} in a parameter group; known are {sorted(known)}")
     if not all(isinstance(p, Tensor) for p in group["params"]):
-        raise ConfigError("SGD: parameters must be tensors; pass model.parameters(), or a list of {'params': [...]} dictionaries")
+        raise ConfigError(
+            "SGD: parameters must be tensors; pass model.parameters(), or a list of {'params': [...]} dictionaries"
+        )
     if not group["lr"] >= 0:
         raise ConfigError(f"SGD: the learning rate must not be negative, got {group['lr']}")
     if not 0 <= group["momentum"] < 1:

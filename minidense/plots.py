@@ -21,7 +21,12 @@ def learning_curves(history: Sequence[dict[str, Any]], *, title: str = "") -> by
         loss.plot(epochs, [record[f"{part}_loss"] for record in history], **line)
         error.plot(epochs, [100 * (1 - record[f"{part}_accuracy"]) for record in history], **line)
     loss.set(title="cross-entropy loss", xlabel="epoch", ylabel="nats", ylim=(0, None))
-    error.set(title=f"error (test: {error_of(history[-1]):.2f} % at the end)", xlabel="epoch", ylabel="% of images", ylim=(0, None))
+    error.set(
+        title=f"error (test: {error_of(history[-1]):.2f} % at the end)",
+        xlabel="epoch",
+        ylabel="% of images",
+        ylim=(0, None),
+    )
     rate.step(epochs, [record["learning_rate"] for record in history], where="mid", color=GREY)
     rate.set(title="learning rate", xlabel="epoch", yscale="log")
     for axes in (loss, error, rate):
@@ -31,7 +36,9 @@ def learning_curves(history: Sequence[dict[str, Any]], *, title: str = "") -> by
     loss.legend(frameon=False)
     figure.suptitle(title)
     png = io.BytesIO()
-    figure.savefig(png, format="png", dpi=120, metadata={"Title": title, "Description": "Loss, error and learning rate by epoch"})
+    figure.savefig(
+        png, format="png", dpi=120, metadata={"Title": title, "Description": "Loss, error and learning rate by epoch"}
+    )
     return png.getvalue()
 
 

@@ -73,7 +73,9 @@ def folder_for(config: TrainConfig, resume: bool = False) -> RunFolder:
     if config.out is not None:
         path = Path(config.out)
         if not resume and any((path / name).exists() for name in (LAST, "log.jsonl", "config.toml")):
-            raise ConfigError(f"--out {path}: already holds a run; choose another folder, or go on with it: --resume {path}")
+            raise ConfigError(
+                f"--out {path}: already holds a run; choose another folder, or go on with it: --resume {path}"
+            )
         return RunFolder(path)
     base = f"{config.model}-{config.data}"
     number = 1
@@ -87,7 +89,9 @@ def checkpoint_at(path: str | Path) -> Path:
     path = Path(path)
     file = path / LAST if path.is_dir() else path
     if not file.is_file():
-        raise CheckpointError(f"--resume {path}: {'no ' + LAST + ' in this folder' if path.is_dir() else 'no such file or folder'}")
+        raise CheckpointError(
+            f"--resume {path}: {'no ' + LAST + ' in this folder' if path.is_dir() else 'no such file or folder'}"
+        )
     return file
 
 

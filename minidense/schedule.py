@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 from .errors import ConfigError
 
@@ -15,7 +16,7 @@ def step_decay(epoch: float, *, start: float, drop_at: Sequence[float], factor: 
 
     Raises ConfigError when drop_at decreases.
     """
-    if any(a > b for a, b in zip(drop_at, drop_at[1:], strict=False)):
+    if any(a > b for a, b in pairwise(drop_at)):
         raise ConfigError(f"step_decay: the epochs in drop_at must not decrease, got {tuple(drop_at)}")
     return start * factor ** sum(epoch >= drop for drop in drop_at)
 
@@ -35,7 +36,9 @@ def cosine(epoch: float, *, start: float, epochs: float, end: float = 0.0) -> fl
     return end + (start - end) * (1 + math.cos(math.pi * done)) / 2
 
 
-def one_cycle(epoch: float, *, peak: float, epochs: float, warmup: float = 0.3, start: float | None = None, end: float = 0.0) -> float:
+def one_cycle(
+    epoch: float, *, peak: float, epochs: float, warmup: float = 0.3, start: float | None = None, end: float = 0.0
+) -> float:
     """Straight up from `start` to `peak` in the first `warmup` share of training, then straight down to `end` (Smith & Topin 2018).
 
     peak    highest rate

@@ -11,8 +11,26 @@ from typing import Any
 import numpy
 
 from .backend import array_module, device_of, library, to_device, to_numpy
-from .errors import DTypeError, GraphError, ShapeError
-from .ops import Add, AsType, Div, Exp, GetItem, Log, MatMul, Max, Mean, Mul, Neg, Op, Power, Reshape, Sub, Sum, Transpose
+from .errors import DeviceError, DTypeError, GraphError, ShapeError
+from .ops import (
+    Add,
+    AsType,
+    Div,
+    Exp,
+    GetItem,
+    Log,
+    MatMul,
+    Max,
+    Mean,
+    Mul,
+    Neg,
+    Op,
+    Power,
+    Reshape,
+    Sub,
+    Sum,
+    Transpose,
+)
 
 _next_step = count()
 _recording = True
@@ -115,7 +133,9 @@ class Tensor:
 
     def __pow__(self, exponent) -> Tensor:
         if isinstance(exponent, Tensor) or numpy.ndim(exponent) != 0:
-            raise DTypeError("power: the exponent must be one plain number; for x ** y with tensors write (x.log() * y).exp()")
+            raise DTypeError(
+                "power: the exponent must be one plain number; for x ** y with tensors write (x.log() * y).exp()"
+            )
         return apply(Power(float(exponent)), self)
 
     def __getitem__(self, index) -> Tensor:
@@ -166,7 +186,9 @@ class Tensor:
         """
         if self.source is None:
             if not self.requires_grad:
-                raise GraphError("retain_grad() on a tensor without history: nothing was recorded. Did it come out of no_grad()?")
+                raise GraphError(
+                    "retain_grad() on a tensor without history: nothing was recorded. Did it come out of no_grad()?"
+                )
         else:
             self.source.result = weakref.ref(self)  # weak: the Op must not keep its own result alive
         return self
@@ -180,9 +202,13 @@ class Tensor:
         Raises GraphError when nothing was recorded, when the graph was walked already, or when dy does not fit.
         """
         if self.source is None:
-            raise GraphError("backward() on a tensor without history: nothing was recorded. Did the forward pass run under no_grad()?")
+            raise GraphError(
+                "backward() on a tensor without history: nothing was recorded. Did the forward pass run under no_grad()?"
+            )
         order = history(self)
-        pending: dict[Op, Any] = {self.source: self._seed(dy)}  # gradients of inner results live here, for this walk only
+        pending: dict[Op, Any] = {
+            self.source: self._seed(dy)
+        }  # gradients of inner results live here, for this walk only
         collected: dict[Tensor, Any] = {}  # gradients of leaves, and of results somebody watches
         for op in reversed(order):
             dy = pending.pop(op)
@@ -194,7 +220,9 @@ class Tensor:
                 if dx is None or not x.requires_grad:
                     continue
                 if dx.shape != x.shape:
-                    raise GraphError(f"{op!r}.backward made a gradient of shape {dx.shape} for input {i} of shape {x.shape}")
+                    raise GraphError(
+                        f"{op!r}.backward made a gradient of shape {dx.shape} for input {i} of shape {x.shape}"
+                    )
                 place, key = (collected, x) if x.source is None else (pending, x.source)
                 # Used twice, the paths add up; out of place, since an Op may hand the same dx to several inputs.
                 place[key] = place[key] + dx if key in place else dx
@@ -206,7 +234,9 @@ class Tensor:
         xp = array_module(self.data)
         if dy is None:
             if self.size != 1:
-                raise GraphError(f"backward() from shape {self.shape} needs dy of that shape; only a single number may leave it out")
+                raise GraphError(
+                    f"backward() from shape {self.shape} needs dy of that shape; only a single number may leave it out"
+                )
             return xp.ones(self.shape, self.dtype)
         dy = xp.asarray(dy.data if isinstance(dy, Tensor) else dy, self.dtype)
         if dy.shape != self.shape:
@@ -221,7 +251,14 @@ def apply(op: Op, *inputs: Tensor) -> Tensor:
     """
     first = inputs[0].dtype if inputs else None
     if any(x.dtype != first for x in inputs):
-        raise DTypeError(f"{op!r}: inputs of different types {[str(x.dtype) for x in inputs]}; bring them together with .astype(...)")
+        raise DTypeError(
+            f"{op!r}: inputs of different types {[str(x.dtype) for x in inputs]}; bring them together with .astype(...)"
+        )
+    if len({x.device for x in inputs}) > 1:
+        where = ", ".join(f"{x.shape} on the {x.device}" for x in inputs)
+        raise DeviceError(
+            f"{op!r}: inputs on two devices at once: {where}. Move one side with .to('cpu') or .to('gpu')"
+        )
     y = op.forward(*(x.data for x in inputs))
     if not (_recording and any(x.requires_grad for x in inputs)):
         return Tensor(y)  # nobody keeps op: what it saved is freed here
@@ -256,7 +293,7 @@ def no_grad():
 
 
 def as_floats(data, dtype=None):
-    """data as an array of floats, on the device it is on. Float arrays keep their type unless `dtype` asks otherwise; all else becomes float32."""
+    """data as an array of floats on its own device: float arrays keep their type unless `dtype` says, all else becomes float32."""
     array = data.data if isinstance(data, Tensor) else data
     if not isinstance(array, array_module(array).ndarray):
         typed = hasattr(array, "dtype")  # a number from an array, or another library's array: its type was chosen

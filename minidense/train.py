@@ -54,7 +54,15 @@ class Stopped(Exception):
     """Somebody asked to stop, and the step at hand is finished."""
 
 
-def train_epoch(model: Module, optimizer: SGD, dataset: Dataset, config: TrainConfig, progress: Progress, stopping: Stopping, bar: tqdm) -> None:
+def train_epoch(
+    model: Module,
+    optimizer: SGD,
+    dataset: Dataset,
+    config: TrainConfig,
+    progress: Progress,
+    stopping: Stopping,
+    bar: tqdm,
+) -> None:
     """The rest of one epoch: forward, loss, backward, step. Keeps `progress` up to date; raises Stopped between two steps."""
     model.train()
     seed = (config.seed, progress.epoch)
@@ -77,12 +85,16 @@ def train_epoch(model: Module, optimizer: SGD, dataset: Dataset, config: TrainCo
         bar.update()
         if progress.step % 20 == 0 or progress.step == steps or stopping.asked:
             tally.read()
-            bar.set_postfix_str(f"{progress.images / progress.seconds:.0f} images/s, loss {progress.loss / progress.images:.3f}")
+            bar.set_postfix_str(
+                f"{progress.images / progress.seconds:.0f} images/s, loss {progress.loss / progress.images:.3f}"
+            )
         if stopping.asked:
             raise Stopped
 
 
-def evaluate(model: Module, dataset: Dataset, config: TrainConfig, stopping: Stopping | None = None) -> tuple[float, float]:
+def evaluate(
+    model: Module, dataset: Dataset, config: TrainConfig, stopping: Stopping | None = None
+) -> tuple[float, float]:
     """Mean loss and accuracy (a fraction) on the test images, in evaluation mode and without recording."""
     model.eval()
     progress = Progress()
@@ -126,7 +138,11 @@ class Tally:
 
 
 def fit(
-    config: TrainConfig, *, folder: RunFolder | None = None, saved: Checkpoint | None = None, say: Callable[[str], Any] = print
+    config: TrainConfig,
+    *,
+    folder: RunFolder | None = None,
+    saved: Checkpoint | None = None,
+    say: Callable[[str], Any] = print,
 ) -> list[dict[str, Any]]:
     """Train as `config` says and keep everything in a run folder; returns one record an epoch, as in log.jsonl.
 
@@ -165,11 +181,15 @@ def fit(
                     test_loss, test_accuracy = evaluate(model, dataset, config, stopping)
                 history.append(record_of(config, progress, test_loss, test_accuracy))
                 progress = Progress(epoch=progress.epoch + 1)
-                folder.save(Checkpoint.of(model, optimizer, config=asdict(config), history=history, progress=asdict(progress)))
+                folder.save(
+                    Checkpoint.of(model, optimizer, config=asdict(config), history=history, progress=asdict(progress))
+                )
                 folder.draw(history, title=f"{config.model} on {config.data}")
                 say(table_row(history[-1], config.epochs))
         except Stopped:
-            folder.save(Checkpoint.of(model, optimizer, config=asdict(config), history=history, progress=asdict(progress)))
+            folder.save(
+                Checkpoint.of(model, optimizer, config=asdict(config), history=history, progress=asdict(progress))
+            )
             say(
                 f"Stopped in epoch {progress.epoch + 1} after step {progress.step}; everything is saved. "
                 f"Go on with: python -m minidense.train --resume {folder}"
@@ -188,8 +208,14 @@ def build(config: TrainConfig, dataset: Dataset) -> tuple[Module, SGD]:
         seed=config.seed,
         device=config.device,
     )
-    momentum = config.momentum
-    return model, SGD(model.parameters(), lr=config.learning_rate, momentum=momentum, nesterov=momentum > 0, weight_decay=config.weight_decay)
+    optimizer = SGD(
+        model.parameters(),
+        lr=config.learning_rate,
+        momentum=config.momentum,
+        nesterov=config.momentum > 0,
+        weight_decay=config.weight_decay,
+    )
+    return model, optimizer
 
 
 def steps_in_epoch(dataset: Dataset, config: TrainConfig) -> int:
@@ -219,15 +245,19 @@ TABLE_HEAD = "  epoch      rate   train loss   acc %   test loss   acc %   image
 def table_row(record: dict[str, Any], epochs: int) -> str:
     """A record as one line under TABLE_HEAD."""
     return (
-        f"{record['epoch']:3d}/{epochs:<3d} {record['learning_rate']:9.3g} {record['train_loss']:12.4f} {100 * record['train_accuracy']:7.2f} "
-        f"{record['test_loss']:11.4f} {100 * record['test_accuracy']:7.2f} {record['images_per_second']:10.0f} {record['seconds'] / 60:9.1f}"
+        f"{record['epoch']:3d}/{epochs:<3d} {record['learning_rate']:9.3g} "
+        f"{record['train_loss']:12.4f} {100 * record['train_accuracy']:7.2f} "
+        f"{record['test_loss']:11.4f} {100 * record['test_accuracy']:7.2f} "
+        f"{record['images_per_second']:10.0f} {record['seconds'] / 60:9.1f}"
     )
 
 
 def seconds_per_epoch(config: TrainConfig, dataset: Dataset) -> float:
     """How long an epoch and its test will take here: a few steps on a twin of the model, which is then thrown away."""
     model, optimizer = build(config, dataset)
-    images, labels = next(training_batches(dataset, size=config.batch_size, seed=(config.seed,), augment=config.augment))
+    images, labels = next(
+        training_batches(dataset, size=config.batch_size, seed=(config.seed,), augment=config.augment)
+    )
     images = Tensor(images, device=config.device)
 
     def train_step():

@@ -30,7 +30,9 @@ def read_cifar10(place: Path) -> tuple[numpy.ndarray, numpy.ndarray, numpy.ndarr
     files = read_files(place, [name + suffix for name in TRAIN + TEST])
     decode = _from_records if binary else _from_pickle
     parts = {name: decode(files[name + suffix], f"{place / name}{suffix}") for name in TRAIN + TEST}
-    images, labels = ([numpy.concatenate([parts[name][i] for name in names]) for names in (TRAIN, TEST)] for i in (0, 1))
+    images, labels = (
+        [numpy.concatenate([parts[name][i] for name in names]) for names in (TRAIN, TEST)] for i in (0, 1)
+    )
     return images[0], labels[0], images[1], labels[1]
 
 
@@ -43,7 +45,10 @@ def read_files(place: Path, names: list[str]) -> dict[str, bytes]:
         missing = [name for name in names if not (place / name).is_file()]
         if missing:
             raise DataError(f"{place}: {', '.join(missing)} missing; unpack the official archive again")
-        return {name: _small_enough((place / name).stat().st_size, place / name) or (place / name).read_bytes() for name in names}
+        return {
+            name: _small_enough((place / name).stat().st_size, place / name) or (place / name).read_bytes()
+            for name in names
+        }
     found: dict[str, bytes] = {}
     try:
         with tarfile.open(place, "r:*") as archive:
@@ -53,7 +58,9 @@ def read_files(place: Path, names: list[str]) -> dict[str, bytes]:
                 if name not in names:
                     continue
                 if name in found or not member.isreg():
-                    raise DataError(f"{place}: {member.name} appears twice or is not a plain file; this is not the official archive")
+                    raise DataError(
+                        f"{place}: {member.name} appears twice or is not a plain file; this is not the official archive"
+                    )
                 content = archive.extractfile(member)
                 assert content is not None  # a plain file always opens
                 found[name] = content.read()
@@ -73,7 +80,9 @@ def _small_enough(size, name):
 def _from_records(raw, name):
     """Records of one label byte and 3,072 pixel bytes."""
     if len(raw) != RECORDS * (1 + PIXELS):
-        raise DataError(f"{name}: {len(raw):,} bytes, but {RECORDS:,} records of {1 + PIXELS:,} bytes are {RECORDS * (1 + PIXELS):,}")
+        raise DataError(
+            f"{name}: {len(raw):,} bytes, but {RECORDS:,} records of {1 + PIXELS:,} bytes are {RECORDS * (1 + PIXELS):,}"
+        )
     records = numpy.frombuffer(raw, numpy.uint8).reshape(RECORDS, 1 + PIXELS)
     return _images(records[:, 1:]), _labels(records[:, 0], name)
 
@@ -82,7 +91,12 @@ def _from_pickle(raw, name):
     """A dictionary with b"data", one row an image, and b"labels"."""
     batch = read_literals(raw, name)
     data, labels = batch.get(b"data"), batch.get(b"labels")
-    if not isinstance(data, bytes) or len(data) != RECORDS * PIXELS or not isinstance(labels, list) or len(labels) != RECORDS:
+    if (
+        not isinstance(data, bytes)
+        or len(data) != RECORDS * PIXELS
+        or not isinstance(labels, list)
+        or len(labels) != RECORDS
+    ):
         raise DataError(f"{name}: does not hold {RECORDS:,} images of {PIXELS:,} bytes with a label each")
     if not all(isinstance(label, int) for label in labels):
         raise DataError(f"{name}: labels must be integers")

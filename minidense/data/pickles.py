@@ -6,6 +6,7 @@ NumPy array of bytes, which the files hold as a call to NumPy's constructor, com
 """
 
 import pickletools
+from collections.abc import Iterable
 from typing import Any
 
 from ..errors import DataError
@@ -32,7 +33,8 @@ def read_literals(raw: bytes, name: str = "the pickle") -> Any:
     stack: list[Any] = []
     memo: dict[int, Any] = {}
     try:
-        for opcode, arg, _ in pickletools.genops(raw):
+        instructions: Iterable[tuple[pickletools.OpcodeInfo, Any, Any]] = pickletools.genops(raw)
+        for opcode, arg, _ in instructions:
             match opcode.name:
                 case "PROTO" if arg <= 2:
                     pass
@@ -77,8 +79,19 @@ def read_literals(raw: bytes, name: str = "the pickle") -> Any:
                     return _plain(stack.pop())
                 case _:
                     what = f" {arg!r}" if opcode.name == "GLOBAL" else ""
-                    raise DataError(f"{name}: holds the pickle instruction {opcode.name}{what}, which no official file does; refused")
-    except (ValueError, IndexError, KeyError, TypeError, AttributeError, RecursionError, OverflowError, MemoryError) as error:
+                    raise DataError(
+                        f"{name}: holds the pickle instruction {opcode.name}{what}, which no official file does; refused"
+                    )
+    except (
+        ValueError,
+        IndexError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+        OverflowError,
+        MemoryError,
+    ) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{name}: damaged, or not a CIFAR pickle: {type(error).__name__}: {error}") from None

@@ -1,6 +1,7 @@
 """The networks, one file a family, and the register of their names."""
 
 import difflib
+import inspect
 
 import numpy
 
@@ -17,7 +18,9 @@ def names() -> tuple[str, ...]:
     return DENSENETS
 
 
-def create(name: str, *, classes: int = 10, seed: int = 0, dtype=numpy.float32, device: str = "cpu", **options) -> Module:
+def create(
+    name: str, *, classes: int = 10, seed: int = 0, dtype=numpy.float32, device: str = "cpu", **options
+) -> Module:
     """A network by its name, with fresh weights: create("densenet_bc_100_12", classes=10).
 
     name      family, depth and growth rate; see ``names()``. Hyphens count as underscores
@@ -34,8 +37,7 @@ def create(name: str, *, classes: int = 10, seed: int = 0, dtype=numpy.float32, 
         near = difflib.get_close_matches(name, names(), n=3, cutoff=0.4)
         hint = f"Did you mean {' or '.join(near)}?" if near else f"Known names: {', '.join(names())}"
         raise ConfigError(f"unknown model {name!r}. {hint}")
-    settings.update(options)
-    known = densenet.__kwdefaults__.keys() | {"depth"}
-    if unknown := sorted(settings.keys() - known):
+    known = inspect.signature(densenet).parameters.keys()
+    if unknown := sorted(options.keys() - known):
         raise ConfigError(f"model {name!r} takes no option {', '.join(unknown)}; it takes {', '.join(sorted(known))}")
-    return densenet(classes=classes, seed=seed, dtype=dtype, device=device, **settings)
+    return densenet(classes=classes, seed=seed, dtype=dtype, device=device, **{**settings, **options})

@@ -5,6 +5,7 @@ Where the paper's text and the authors' code (liuzhuang13/DenseNet, Lua Torch) d
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 import numpy
 
@@ -55,7 +56,9 @@ class BottleneckLayer(Module):
 class DenseBlock(Module):
     """Layers that each see everything before them. They are denselayer1, denselayer2, …, as torchvision names them."""
 
-    def __init__(self, layer: type[Module], layers: int, channels: int, growth_rate: int, dropout: float):
+    def __init__(
+        self, layer: type[DenseLayer | BottleneckLayer], layers: int, channels: int, growth_rate: int, dropout: float
+    ):
         for i in range(layers):
             setattr(self, f"denselayer{i + 1}", layer(channels + i * growth_rate, growth_rate, dropout))
 
@@ -94,17 +97,20 @@ class DenseNet(Module):
         in_channels: int,
         stem_channels: int,
     ):
-        channels = stem_channels
-        self.features = Sequential(conv0=Conv2d(in_channels, channels, 3, padding=1, bias=False))  # no BN, no ReLU after it
         layer = BottleneckLayer if bottleneck else DenseLayer
+        channels = stem_channels
+        features: dict[str, Module] = {
+            "conv0": Conv2d(in_channels, channels, 3, padding=1, bias=False)
+        }  # no BN, no ReLU
         for block in (1, 2, 3):
-            setattr(self.features, f"denseblock{block}", DenseBlock(layer, layers_per_block, channels, growth_rate, dropout))
+            features[f"denseblock{block}"] = DenseBlock(layer, layers_per_block, channels, growth_rate, dropout)
             channels += layers_per_block * growth_rate
             if block < 3:
                 kept = int(compression * channels)  # ⌊θ·m⌋ (§3, "compression")
-                setattr(self.features, f"transition{block}", Transition(channels, kept, dropout))
+                features[f"transition{block}"] = Transition(channels, kept, dropout)
                 channels = kept
-        self.features.norm5 = BatchNorm2d(channels)  # torchvision's name, also with three blocks
+        features["norm5"] = BatchNorm2d(channels)  # torchvision's name, also with three blocks
+        self.features = Sequential(**features)
         self.classifier = Linear(channels, classes)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -134,7 +140,7 @@ def densenet(
     bottleneck     the B in DenseNet-BC: a 1×1 convolution to 4k channels before each 3×3
     compression    θ, the C: share of the channels that a transition keeps; 1 keeps all
     dropout        probability of dropping a value after each convolution but the first; the paper uses 0.2 without augmentation
-    stem_channels  k₀ of the first convolution; by default 2k for DenseNet-BC and 16 otherwise, as in the paper
+    stem_channels  k₀ of the first convolution; by default 2k with compression and 16 without, as in the paper
                    (the authors' published code has 2k for all)
     seed           of the initial weights and of dropout
     dtype, device  float type and place of the weights
@@ -150,9 +156,11 @@ def densenet(
             f"Nearest: {', '.join(map(str, nearest))}"
         )
     if not 0 < compression <= 1:
-        raise ConfigError(f"densenet: compression is the share of channels that a transition keeps and must lie in (0, 1], got {compression}")
+        raise ConfigError(
+            f"densenet: compression is the share of channels a transition keeps, above 0 and at most 1; got {compression}"
+        )
     if stem_channels is None:
-        stem_channels = 2 * growth_rate if bottleneck and compression < 1 else 16
+        stem_channels = 2 * growth_rate if compression < 1 else 16
     model = DenseNet(
         layers_per_block=(depth - 4) // convolutions,
         growth_rate=growth_rate,
@@ -178,10 +186,11 @@ def initialise(model: Module, rng: numpy.random.Generator) -> None:
             module.weight.data[...] = init.he_normal(rng, module.weight.shape, fan="out")
         elif isinstance(module, Linear):
             module.weight.data[...] = init.torch_default(rng, module.weight.shape)
-            module.bias.data[...] = 0
+            if module.bias is not None:
+                module.bias.data[...] = 0
 
 
-def settings_of(name: str) -> dict | None:
+def settings_of(name: str) -> dict[str, Any] | None:
     """The arguments of ``densenet`` that a name like densenet_bc_100_12 stands for, or None when it is no such name."""
     match = re.fullmatch(r"(?:wide_)?densenet(_b|_c|_bc)?_(\d+)_(\d+)", name)
     if not match:

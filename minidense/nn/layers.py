@@ -16,11 +16,15 @@ from .module import Buffer, Module, Parameter
 class Linear(Module):
     """y = x·weightᵀ + bias: (N, in) gives (N, out); weight (out, in), bias (out,)."""
 
-    def __init__(self, in_features: int, out_features: int, *, bias: bool = True, rng: numpy.random.Generator | None = None):
+    def __init__(
+        self, in_features: int, out_features: int, *, bias: bool = True, rng: numpy.random.Generator | None = None
+    ):
         check_counts(self, in_features=in_features, out_features=out_features)
         rng, shape = rng or numpy.random.default_rng(), (out_features, in_features)
         self.weight = Parameter(init.torch_default(rng, shape), dtype=numpy.float32)
-        self.bias = Parameter(init.torch_default(rng, shape[:1], fan_in_of=shape), dtype=numpy.float32) if bias else None
+        self.bias = (
+            Parameter(init.torch_default(rng, shape[:1], fan_in_of=shape), dtype=numpy.float32) if bias else None
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight, self.bias)
@@ -47,7 +51,9 @@ class Conv2d(Module):
         self.stride, self.padding = stride, padding
         rng, shape = rng or numpy.random.default_rng(), (out_channels, in_channels, kernel, kernel)
         self.weight = Parameter(init.torch_default(rng, shape), dtype=numpy.float32)
-        self.bias = Parameter(init.torch_default(rng, shape[:1], fan_in_of=shape), dtype=numpy.float32) if bias else None
+        self.bias = (
+            Parameter(init.torch_default(rng, shape[:1], fan_in_of=shape), dtype=numpy.float32) if bias else None
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return F.conv2d(x, self.weight, self.bias, stride=self.stride, padding=self.padding)

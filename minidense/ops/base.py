@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from ..errors import GraphError
+
 
 class Op:
     """One step of a computation, on arrays. Subclasses write two methods:
@@ -15,8 +17,14 @@ class Op:
     """
 
     inputs: tuple = ()  # the Tensors it was applied to, set by tensor.apply
-    step: int | None = None  # its age: the n-th Op that was recorded
+    step: int = -1  # its age: the n-th Op that was recorded
     result: Any = None  # a weak reference to the Tensor it made, where somebody watches that gradient
+
+    def forward(self, *arrays: Any) -> Any:
+        raise GraphError(f"{self!r} has no forward(); an Op needs forward and backward")
+
+    def backward(self, dy: Any) -> tuple:
+        raise GraphError(f"{self!r} has no backward(); an Op needs forward and backward")
 
     def wants(self, i):
         """Does anybody need the gradient of input i? The first layer's images, for one, do not."""

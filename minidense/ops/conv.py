@@ -21,7 +21,7 @@ class Conv2d(Op):
     def forward(self, x, weight, bias=None):
         check_shapes(x, weight, bias, self.stride, self.padding)
         xp = array_module(x, weight)
-        (n, c, h, w), (f, _, k_h, k_w), pad = x.shape, weight.shape, self.padding
+        (n, c, h, w), (k_h, k_w), pad = x.shape, weight.shape[2:], self.padding
         self.taps = [(p, q) for p in range(k_h) for q in range(k_w)]
         self.out_h, self.out_w = output_size(h, k_h, self.stride, pad), output_size(w, k_w, self.stride, pad)
         self.weight_shape, self.has_bias = weight.shape, bias is not None
@@ -55,7 +55,7 @@ class Conv2d(Op):
 
     def by_tap(self, shares):
         """(N, K·K'·F, P) as one view (N, F, H, W) a tap."""
-        n, c, h, w = self.padded_shape
+        n, _, h, w = self.padded_shape
         return shares.reshape(n, len(self.taps), -1, h, w).swapaxes(0, 1)
 
     def seen_by(self, p, q, image):
@@ -71,5 +71,7 @@ def check_shapes(x, weight, bias, stride, padding):
             f"conv2d: x has {x.shape[1]} channels (shape {x.shape}) but weight expects {weight.shape[1]} (shape {weight.shape})"
         )
     if bias is not None and bias.shape != weight.shape[:1]:
-        raise ShapeError(f"conv2d: bias of shape {bias.shape} does not fit weight of shape {weight.shape}; needs {weight.shape[:1]}")
+        raise ShapeError(
+            f"conv2d: bias of shape {bias.shape} does not fit weight of shape {weight.shape}; needs {weight.shape[:1]}"
+        )
     check_window("conv2d", x.shape, weight.shape[2:], stride, padding)

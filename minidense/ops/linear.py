@@ -27,9 +27,13 @@ class Linear(Op):
 
     def forward(self, x, weight, bias=None):
         if x.ndim != 2 or weight.ndim != 2 or x.shape[1] != weight.shape[1]:
-            raise ShapeError(f"linear: x of shape {x.shape} does not fit weight of shape {weight.shape}; needs (N, C) and (F, C)")
+            raise ShapeError(
+                f"linear: x of shape {x.shape} does not fit weight of shape {weight.shape}; needs (N, C) and (F, C)"
+            )
         if bias is not None and bias.shape != weight.shape[:1]:
-            raise ShapeError(f"linear: bias of shape {bias.shape} does not fit weight of shape {weight.shape}; needs {weight.shape[:1]}")
+            raise ShapeError(
+                f"linear: bias of shape {bias.shape} does not fit weight of shape {weight.shape}; needs {weight.shape[:1]}"
+            )
         self.x, self.weight, self.has_bias = x, weight, bias is not None
         y = x @ weight.T
         return y if bias is None else y + bias

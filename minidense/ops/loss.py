@@ -58,8 +58,12 @@ def check_labels(name, scores, labels):
     """One integer label a row of scores, each naming a column."""
     xp = array_module(scores)
     if scores.ndim != 2 or len(scores) == 0 or labels.shape != scores.shape[:1]:
-        raise ShapeError(f"{name}: needs scores (N, classes) and labels (N,) with N ≥ 1; got {scores.shape} and {labels.shape}")
+        raise ShapeError(
+            f"{name}: needs scores (N, classes) and labels (N,) with N ≥ 1; got {scores.shape} and {labels.shape}"
+        )
     if not xp.issubdtype(labels.dtype, xp.integer):
         raise ShapeError(f"{name}: labels are class numbers and must be integers, got {labels.dtype}")
     if not ((labels >= 0) & (labels < scores.shape[1])).all():
-        raise ShapeError(f"{name}: labels must lie in 0 … {scores.shape[1] - 1}, got {int(labels.min())} … {int(labels.max())}")
+        raise ShapeError(
+            f"{name}: labels must lie in 0 … {scores.shape[1] - 1}, got {int(labels.min())} … {int(labels.max())}"
+        )

@@ -58,4 +58,6 @@ def channel_dot(a, b):
 
 def check_shapes(x, gamma, beta):
     if x.ndim != 4 or gamma.shape != x.shape[1:2] or beta.shape != x.shape[1:2]:
-        raise ShapeError(f"batch_norm: needs x (N, C, H, W), gamma (C,), beta (C,); got {x.shape}, {gamma.shape}, {beta.shape}")
+        raise ShapeError(
+            f"batch_norm: needs x (N, C, H, W), gamma (C,), beta (C,); got {x.shape}, {gamma.shape}, {beta.shape}"
+        )

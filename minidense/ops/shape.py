@@ -16,7 +16,9 @@ class Reshape(Op):
         try:
             return x.reshape(self.shape)
         except ValueError:
-            raise ShapeError(f"reshape: {x.size} values of shape {x.shape} cannot be laid out as {self.shape}") from None
+            raise ShapeError(
+                f"reshape: {x.size} values of shape {x.shape} cannot be laid out as {self.shape}"
+            ) from None
 
     def backward(self, dy):
         return (dy.reshape(self.x_shape),)
@@ -74,7 +76,9 @@ class Pad(Op):
 
     def forward(self, x):
         if len(self.widths) != x.ndim or any(len(pair) != 2 or min(pair) < 0 for pair in self.widths):
-            raise ShapeError(f"pad: shape {x.shape} needs {x.ndim} pairs (before, after), none negative; got {self.widths}")
+            raise ShapeError(
+                f"pad: shape {x.shape} needs {x.ndim} pairs (before, after), none negative; got {self.widths}"
+            )
         y = array_module(x).zeros([n + sum(pair) for n, pair in zip(x.shape, self.widths, strict=True)], x.dtype)
         self.inside = tuple(slice(before, before + n) for n, (before, _) in zip(x.shape, self.widths, strict=True))
         y[self.inside] = x

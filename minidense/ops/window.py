@@ -16,6 +16,10 @@ def window(image, p, q, stride, out_h, out_w):
 def check_window(name, shape, kernel, stride, padding):
     """A window must fit into the padded image at least once."""
     if stride < 1 or padding < 0 or min(kernel) < 1:
-        raise ShapeError(f"{name}: kernel {tuple(kernel)} and stride {stride} must be at least 1, padding {padding} at least 0")
+        raise ShapeError(
+            f"{name}: kernel {tuple(kernel)} and stride {stride} must be at least 1, padding {padding} at least 0"
+        )
     if any(size + 2 * padding < k for size, k in zip(shape[2:], kernel, strict=True)):
-        raise ShapeError(f"{name}: kernel {tuple(kernel)} is larger than the image of shape {tuple(shape)} with padding {padding}")
+        raise ShapeError(
+            f"{name}: kernel {tuple(kernel)} is larger than the image of shape {tuple(shape)} with padding {padding}"
+        )

@@ -1,0 +1,38 @@
+"""What all tests share: a generator of their own, and the devices there are."""
+
+import sys
+import zlib
+
+import numpy as np
+import pytest
+import strict_cupy
+
+try:
+    import cupy
+
+    gpu_is_here = cupy.cuda.is_available()
+except ImportError:
+    gpu_is_here = False
+
+
+@pytest.fixture
+def rng(request):
+    """A generator seeded by the test's name: the same numbers every time, others for every test."""
+    seed = zlib.crc32(request.node.nodeid.encode())
+    print(f"seed {seed}")
+    return np.random.default_rng(seed)
+
+
+@pytest.fixture(params=["cpu", "strict gpu", *(["gpu"] if gpu_is_here else [])])
+def device(request, monkeypatch):
+    """'cpu', a stand-in for the GPU that refuses NumPy functions and implicit conversion, and the real one where there is one."""
+    if request.param == "strict gpu":
+        monkeypatch.setitem(sys.modules, "cupy", strict_cupy)
+    return request.param.removeprefix("strict ")
+
+
+@pytest.fixture
+def strict_gpu(monkeypatch):
+    """Device 'gpu', played by the stand-in."""
+    monkeypatch.setitem(sys.modules, "cupy", strict_cupy)
+    return "gpu"

@@ -1,0 +1,421 @@
+"""The command line: what is wrong is said in one line, what is right means the same everywhere."""
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from contextlib import redirect_stdout
+from dataclasses import asdict, fields
+from io import StringIO
+from pathlib import Path
+
+import platformdirs
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from minidense import train
+from minidense.config import PRESETS, SCHEDULES, TrainConfig, flag, parse, read_toml
+from minidense.errors import ConfigError
+
+TINY = (
+    *("--data", "digits", "--model", "densenet_bc_10_4", "--limit-train", "16", "--limit-test", "8"),
+    *("--batch-size", "8", "--epochs", "1", "--threads", "1"),
+)
+cupy_is_here = importlib.util.find_spec("cupy") is not None
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a run of one epoch."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    with redirect_stdout(StringIO()):
+        assert train.main([*TINY, "--out", str(folder)]) == train.DONE
+    return folder
+
+
+@pytest.fixture
+def nowhere(tmp_path, monkeypatch, finished):
+    """An empty current folder, no data set in sight; "run" holds a finished run, "file" is a file, "empty" an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MINIDENSE_DATA", raising=False)
+    monkeypatch.setattr(platformdirs, "user_cache_dir", lambda app: str(tmp_path / "cache" / app))
+    shutil.copytree(finished, "run")
+    Path("file").write_text("hello")
+    Path("empty").mkdir()
+    return tmp_path
+
+
+def exit_code(argv) -> int:
+    """What the process would end with."""
+    try:
+        return train.main(argv)
+    except SystemExit as end:
+        return end.code
+
+
+# Each line with words that the message must hold: what is wrong, and where there is one, the way out.
+WRONG = [
+    # options and values
+    ("--preset quikstart", ["--preset", "'quikstart'", "did you mean quickstart"]),
+    ("--preset xyz", ["'xyz'", "paper", "quickstart"]),
+    ("--lerning-rate 0.1", ["--lerning-rate", "did you mean --learning-rate"]),
+    ("--batch 64", ["unknown option --batch", "--batch-size"]),
+    ("--epoch=3", ["--epoch", "did you mean --epochs"]),
+    ("-x", ["-x"]),
+    ("hello", ["hello"]),
+    ("train --epochs 3", ["train"]),
+    ("--epochs", ["--epochs", "expected one argument"]),
+    ("--out --epochs 3", ["--out", "expected one argument"]),
+    ("--no-augment=3", ["--no-augment", "'3'"]),
+    ("--batch-size 0", ["--batch-size", "at least 1", "got 0"]),
+    ("--batch-size -1", ["--batch-size", "at least 1", "got -1"]),
+    ("--batch-size 1.5", ["--batch-size", "whole number", "'1.5'"]),
+    ("--batch-size abc", ["--batch-size", "whole number", "'abc'"]),
+    ("--batch-size=", ["--batch-size", "whole number", "''"]),
+    ("--epochs 0", ["--epochs", "at least 1", "got 0"]),
+    ("--epochs 1e2", ["--epochs", "whole number", "'1e2'"]),
+    ("--learning-rate 0", ["--learning-rate", "above 0", "got 0.0"]),
+    ("--learning-rate -1", ["--learning-rate", "above 0", "got -1.0"]),
+    ("--learning-rate nan", ["--learning-rate", "above 0", "got nan"]),
+    ("--learning-rate inf", ["--learning-rate", "got inf"]),
+    ("--learning-rate fast", ["--learning-rate", "a number", "'fast'"]),
+    ("--momentum 1", ["--momentum", "below 1", "got 1.0"]),
+    ("--momentum -0.1", ["--momentum", "at least 0", "got -0.1"]),
+    ("--dropout 1", ["--dropout", "below 1", "got 1.0"]),
+    ("--dropout nan", ["--dropout", "got nan"]),
+    ("--weight-decay -1", ["--weight-decay", "at least 0", "got -1.0"]),
+    ("--schedule linear", ["--schedule", "'linear'", *SCHEDULES]),
+    ("--schedule cosin", ["--schedule", "did you mean cosine"]),
+    ("--device cuda", ["--device", "'cuda'", "cpu, gpu"]),
+    ("--threads 0", ["--threads", "at least 1", "got 0"]),
+    ("--seed -1", ["--seed", "at least 0", "got -1"]),
+    ("--seed 9223372036854775808", ["--seed", "9223372036854775808"]),
+    ("--limit-train 0", ["--limit-train", "at least 1", "got 0"]),
+    ("--limit-test -5", ["--limit-test", "at least 1", "got -5"]),
+    # models
+    ("--data digits --model densnet_bc_100_12", ["'densnet_bc_100_12'", "Did you mean densenet_bc_100_12"]),
+    ("--data digits --model resnet50", ["unknown model", "'resnet50'", "densenet"]),
+    ("--data digits --model densenet_bc_101_12", ["depth 101", "Nearest: 100, 106"]),
+    ("--data digits --model densenet_41_12", ["depth 41", "Nearest: 40, 43"]),
+    ("--data digits --model densenet_bc_4_12", ["depth 4", "Nearest: 10"]),
+    ("--data digits --model densenet_bc_22_0", ["growth rate", "0"]),
+    ("--data digits --model densenet_22_0", ["growth rate", "0"]),
+    # data
+    ("--data mnist", ["--data", "'mnist'", "digits, cifar10"]),
+    ("--data cifar", ["--data", "did you mean cifar10"]),
+    ("--data cifar10", ["cifar10 was not found in datasets", "curl", "--data-dir"]),
+    ("", ["cifar10 was not found in datasets", "curl", "--data-dir"]),
+    ("--data-dir nothing-here", ["--data-dir nothing-here", "no such folder"]),
+    ("--data-dir empty", ["cifar10 was not found in empty", "cifar-10-binary.tar.gz"]),
+    ("--data-dir file", ["cifar10 was not found in file"]),
+    ("--data-dir web-page", ["cifar-10-binary.tar.gz", "cannot be read as an archive"]),
+    ("--data digits --limit-train 1438", ["1,437 training images", "1,438"]),
+    ("--data digits --limit-test 361", ["360 test images", "361"]),
+    # run folders and going on
+    ("--data digits --out run", ["--out run", "already holds a run", "--resume run"]),
+    ("--data digits --model densenet_bc_10_4 --out file", ["--out file", "cannot be written to"]),
+    ("--data digits --model densenet_bc_10_4 --out file/run", ["--out file/run", "cannot be written to"]),
+    (f"--data digits --model densenet_bc_10_4 --out {'x' * 300}", ["--out xxx", "name too long"]),
+    ("--resume nothing-here", ["--resume nothing-here", "no such file or folder"]),
+    ("--resume empty", ["--resume empty", "last.safetensors"]),
+    ("--resume file", ["file", "cannot be read as safetensors"]),
+    ("--resume run/config.toml", ["run/config.toml", "cannot be read as safetensors"]),
+    ("--resume run/weights.safetensors", ["run/weights.safetensors", "weights only", "last.safetensors"]),
+    ("--resume run --learning-rate 0.2", ["--learning-rate 0.1 in the checkpoint, 0.2 now"]),
+    ("--resume run --seed 1 --epochs 5", ["--seed 0 in the checkpoint, 1 now", "--epochs 1 in the checkpoint, 5 now"]),
+    ("--resume run --dropout 1", ["--dropout"]),
+    # lines that contradict themselves
+    ("--resume run --preset quickstart", ["--model", "densenet_bc_10_4 in the checkpoint", "densenet_bc_22_12 now"]),
+    ("--resume run --data cifar10", ["--data digits in the checkpoint, cifar10 now"]),
+    ("--resume run --out other", ["--out other", "already holds a run"]),
+    ("--resume auto --out other --no-augment", ["--augment True in the checkpoint, False now"]),
+    ("--preset paper --data-dir empty", ["cifar10 was not found in empty"]),
+    # configuration files
+    ("--config nothing-here.toml", ["--config nothing-here.toml", "No such file"]),
+    ("--config empty", ["--config empty", "directory"]),
+    ("--config file", ["--config file", "Expected"]),
+    ("--config run/last.safetensors", ["--config run/last.safetensors"]),
+    ("--config unknown.toml", ["--config unknown.toml", "'lerning_rate'", "did you mean learning_rate"]),
+    ("--config flag.toml", ["--config flag.toml", "'batch-size'", "did you mean batch_size"]),
+    ("--config table.toml", ["--config table.toml", "'train'"]),
+    ("--config word.toml", ["--epochs", "type int", "'ten'"]),
+    ("--config fraction.toml", ["--batch-size", "type int", "1.5"]),
+    ("--config yes.toml", ["--batch-size", "type int", "True"]),
+    ("--config list.toml", ["--model", "type str", "['a']"]),
+    ("--config huge.toml", ["learning"]),
+    ("--config digits.toml", ["digits.toml"]),
+    ("--config nul.toml", ["--out", "null"]),
+    ("--config line.toml", ["--data-dir", "no such folder"]),
+]  # fmt: skip
+
+CONFIG_FILES = {
+    "unknown.toml": "lerning_rate = 0.1",
+    "flag.toml": "batch-size = 64",
+    "table.toml": "[train]\nepochs = 3",
+    "word.toml": 'epochs = "ten"',
+    "fraction.toml": "batch_size = 1.5",
+    "yes.toml": "batch_size = true",
+    "list.toml": "model = ['a']",
+    "huge.toml": f"learning_rate = 1{'0' * 400}",
+    "digits.toml": f"seed = 1{'0' * 5000}",
+    "nul.toml": 'data = "digits"\nmodel = "densenet_bc_10_4"\nout = "a\\u0000b"',
+    "line.toml": 'data_dir = "two\\nlines"',
+}
+
+
+@pytest.mark.parametrize(("line", "words"), WRONG, ids=[line[:60] for line, _ in WRONG])
+def test_a_wrong_command_line_is_refused_in_one_line_that_says_what_is_wrong(line, words, nowhere, capsys):
+    for name, content in CONFIG_FILES.items():
+        Path(name).write_text(content, encoding="utf-8")
+    if "other" in line:
+        shutil.copytree("run", "other")
+    if "web-page" in line:
+        Path("web-page").mkdir()
+        Path("web-page/cifar-10-binary.tar.gz").write_text("<html>log in to the network first</html>" * 20)
+    before = {path: path.stat().st_mtime_ns for path in nowhere.rglob("*")}
+    assert exit_code(line.split()) == 2
+    out, err = capsys.readouterr()
+    for word in words:
+        assert word in err
+    assert err.startswith("python -m minidense.train: ")
+    assert (err.count("\n"), err[-1]) == (1, "\n"), err
+    assert out == ""
+    after = {path: path.stat().st_mtime_ns for path in nowhere.rglob("*")}
+    assert after == before  # nothing was made, nothing was changed
+
+
+@pytest.mark.skipif(cupy_is_here, reason="CuPy is installed here")
+def test_the_gpu_without_cupy_is_refused_with_the_command_that_installs_it(nowhere, capsys):
+    assert exit_code([*TINY, "--device", "gpu"]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    for word in ("'gpu'", "CuPy", "not installed", "pip install", "minidense[cuda12]", "'cpu'"):
+        assert word in err
+
+
+def in_a_process(*args, cwd) -> subprocess.CompletedProcess:
+    environment = {key: value for key, value in os.environ.items() if key != "MINIDENSE_DATA"}
+    environment["XDG_CACHE_HOME"] = str(cwd / "cache")
+    return subprocess.run(
+        [sys.executable, *args], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "word"),
+    [
+        ("--batch-size 0", "at least 1"),
+        ("--lerning-rate 3", "--learning-rate"),
+        ("--data cifar10", "cifar10 was not found"),
+        ("--data digits --model densenet_bc_23_12", "Nearest: 22, 28"),
+    ],
+)
+def test_a_wrong_command_line_ends_the_process_with_2_and_one_line(line, word, tmp_path):
+    done = in_a_process("-m", "minidense.train", *line.split(), cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+    assert word in done.stderr
+
+
+# -- help -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def help_text(capsys):
+    with pytest.raises(SystemExit) as end:
+        parse(["--help"])
+    assert end.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_help_fits_on_a_screen(help_text):
+    lines = help_text.splitlines()
+    assert len(lines) <= 60
+    assert max(map(len, lines)) <= 120
+
+
+def entry_of(option: str, help_text: str) -> str:
+    """The help of one option in one line."""
+    match = re.search(rf"^  {option}[ ,].*(?:\n {{10,}}.*)*", help_text, re.MULTILINE)
+    assert match, f"{option} is not in the help"
+    return " ".join(match[0].split())
+
+
+@pytest.mark.parametrize("field", fields(TrainConfig), ids=lambda field: field.name)
+def test_help_shows_every_setting_with_its_default_and_its_unit(field, help_text):
+    entry = entry_of(flag(field.name), help_text)
+    if field.default is None:
+        assert "default" not in entry
+    else:
+        shown = {True: "yes", False: "no"}.get(field.default) if isinstance(field.default, bool) else field.default
+        assert f"(default: {shown})" in entry
+    if field.metadata["kind"] is bool:
+        assert f"--no-{field.name}" in entry
+    elif field.metadata["choices"] and not field.metadata["unit"]:
+        assert "|".join(field.metadata["choices"]) in entry
+    else:
+        assert re.match(rf"{flag(field.name)} [A-Z]+ ", entry)
+    for choice in field.metadata["choices"] or ():
+        assert choice in entry
+
+
+def test_help_shows_how_to_start(help_text):
+    for option in ("--preset", "--config", "--resume"):
+        assert "default" in entry_of(option, help_text)
+    for preset in PRESETS:
+        assert preset in entry_of("--preset", help_text)
+    assert help_text.count("python -m minidense.train --") >= 3
+    assert "%%" not in help_text
+
+
+def test_the_examples_in_the_help_are_right(help_text):
+    """They are parsed and make a configuration."""
+    examples = re.findall(r"^  python -m minidense\.train (.*)$", help_text, re.MULTILINE)
+    assert examples
+    for line in examples:
+        assert isinstance(TrainConfig(**parse(line.split()).settings), TrainConfig)
+
+
+# -- what settings mean -----------------------------------------------------------------------------------------------
+
+
+def test_flags_win_over_the_file_and_the_file_over_the_preset(tmp_path):
+    file = tmp_path / "config.toml"
+    file.write_text('epochs = 7\nbatch_size = 32\nmodel = "densenet_bc_16_8"\n')
+    config = TrainConfig(**parse(["--preset", "quickstart", "--config", str(file), "--epochs", "3"]).settings)
+    assert config.epochs == 3  # flag over file over preset
+    assert config.model == "densenet_bc_16_8"  # file over preset
+    assert config.batch_size == 32  # file over default
+    assert config.schedule == "one_cycle"  # preset over default
+    assert config.momentum == 0.9  # default
+    assert PRESETS["quickstart"]["epochs"] != 7  # or this would show nothing
+
+
+def test_the_order_on_the_line_does_not_matter(tmp_path):
+    file = tmp_path / "config.toml"
+    file.write_text("epochs = 7\n")
+    parts = (["--epochs", "3"], ["--config", str(file)], ["--preset", "quickstart"])
+    forward, backward = ([word for part in order for word in part] for order in (parts, parts[::-1]))
+    assert parse(forward).settings == parse(backward).settings
+
+
+def test_without_anything_the_settings_are_the_papers():
+    config = TrainConfig(**parse([]).settings)
+    assert config == TrainConfig() == TrainConfig(**PRESETS["paper"])
+    assert (config.model, config.data, config.epochs, config.batch_size) == ("densenet_bc_100_12", "cifar10", 300, 64)
+    assert (config.learning_rate, config.momentum, config.weight_decay) == (0.1, 0.9, 1e-4)
+    assert (config.dropout, config.augment, config.schedule) == (0.0, True, "step")
+
+
+@pytest.mark.parametrize("field", fields(TrainConfig), ids=lambda field: field.name)
+def test_every_setting_can_be_typed(field):
+    kind = field.metadata["kind"]
+    if kind is bool:
+        assert parse([flag(field.name)]).settings == {field.name: True}
+        assert parse([flag(field.name).replace("--", "--no-", 1)]).settings == {field.name: False}
+    else:
+        typed = {int: "7", float: "0.25", str: (field.metadata["choices"] or ["x"])[-1]}[kind]
+        assert parse([flag(field.name), typed]).settings == {field.name: kind(typed)}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_is_a_configuration(preset):
+    assert asdict(TrainConfig(**parse(["--preset", preset]).settings)) == {**asdict(TrainConfig()), **PRESETS[preset]}
+
+
+def test_whole_numbers_are_taken_for_fractions_but_not_the_other_way():
+    assert isinstance(TrainConfig(learning_rate=1).learning_rate, float)
+    with pytest.raises(ConfigError, match="--epochs must be of type int"):
+        TrainConfig(epochs=1.0)
+    with pytest.raises(ConfigError, match="--learning-rate must be of type float"):
+        TrainConfig(learning_rate=True)
+
+
+POSITIVE = st.integers(1, 10**6)
+SHARE = st.floats(0, 1, exclude_max=True)
+CONFIGS = st.builds(
+    TrainConfig,
+    model=st.text(),
+    data=st.sampled_from(["digits", "cifar10"]),
+    data_dir=st.none() | st.text(),
+    limit_train=st.none() | POSITIVE,
+    limit_test=st.none() | POSITIVE,
+    epochs=POSITIVE,
+    batch_size=POSITIVE,
+    learning_rate=st.floats(0, exclude_min=True, allow_infinity=False),
+    schedule=st.sampled_from(SCHEDULES),
+    momentum=SHARE,
+    weight_decay=st.floats(0, allow_infinity=False),
+    dropout=SHARE,
+    augment=st.booleans(),
+    device=st.sampled_from(["cpu", "gpu"]),
+    threads=st.none() | POSITIVE,
+    seed=st.integers(0, 2**63 - 1),
+    out=st.none() | st.text(),
+)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True, database=None)
+@given(CONFIGS)
+@example(TrainConfig(out='a "quoted"\\name\r\n\twith # odd = [things] \u00e9 \u0430 \u4e2d \u2028'))
+@example(TrainConfig(out="runs/\U0001f642"))
+@example(TrainConfig(out="delete \x7f"))
+@example(TrainConfig(learning_rate=1e-320, weight_decay=1e22))
+def test_settings_written_as_toml_and_read_again_are_the_same(config):
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "config.toml"
+        file.write_bytes(config.to_toml().encode())
+        assert TrainConfig(**read_toml(file)) == config
+
+
+def test_the_config_of_a_run_starts_the_same_run_again(finished, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    again = TrainConfig(**parse(["--config", str(finished / "config.toml"), "--out", "again"]).settings)
+    assert {**asdict(again), "out": str(finished)} == asdict(TrainConfig(**read_toml(finished / "config.toml")))
+    with redirect_stdout(StringIO()):
+        assert train.main(["--config", str(finished / "config.toml"), "--out", "again"]) == train.DONE
+    assert Path("again/weights.safetensors").read_bytes() == (finished / "weights.safetensors").read_bytes()
+
+
+# -- run folders ------------------------------------------------------------------------------------------------------
+
+
+def test_a_taken_default_folder_gets_a_number(nowhere, capsys):
+    for name in ("densenet_bc_10_4-digits", "densenet_bc_10_4-digits-2"):
+        assert train.main(TINY) == train.DONE
+        assert f"run folder {Path('runs') / name}\n" in capsys.readouterr().out
+        assert (Path("runs") / name / "last.safetensors").exists()
+
+
+def test_a_finished_run_ends_with_what_came_out_and_what_comes_next(nowhere, capsys):
+    assert train.main([*TINY, "--out", "mine"]) == train.DONE
+    out, err = capsys.readouterr()
+    record = json.loads(Path("mine/log.jsonl").read_text())
+    assert f"Test accuracy {100 * record['test_accuracy']:.2f} % after 1 epochs" in out
+    for word in ("mine/plots/curves.png", "mine/weights.safetensors", "Next:"):
+        assert word in out
+    assert err == ""  # no progress bar where nobody looks
+
+
+# -- importing --------------------------------------------------------------------------------------------------------
+
+
+def test_importing_minidense_imports_nothing_heavy(tmp_path):
+    heavy = ["matplotlib", "cupy", "torch", "tqdm", "PIL", "scipy", "pandas", "multiprocessing"]
+    code = f"import sys, minidense; print([name for name in {heavy} if name in sys.modules])"
+    done = in_a_process("-c", code, cwd=tmp_path)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_help_does_not_wait_for_matplotlib(tmp_path):
+    code = (
+        "import sys\nfrom minidense import train\n"
+        "try: train.main(['--help'])\nexcept SystemExit: print([n for n in ('matplotlib', 'cupy') if n in sys.modules])"
+    )
+    done = in_a_process("-c", code, cwd=tmp_path)
+    assert done.stdout.endswith("[]\n")

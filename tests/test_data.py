@@ -1,0 +1,1181 @@
+"""From files to batches: readers that trust nothing, augmentation that changes only the picture, loaders that lose no image."""
+
+import gzip
+import hashlib
+import itertools
+import lzma
+import pickle
+import shutil
+import struct
+import subprocess
+import sys
+import tarfile
+import tempfile
+import threading
+import time
+import tracemalloc
+import warnings
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+import platformdirs
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+import minidense
+from minidense.backend import library, to_numpy
+from minidense.data import (
+    Dataset,
+    archives,
+    datasets,
+    load,
+    normalise,
+    prefetch,
+    random_crop,
+    random_flip,
+    test_batches,
+    training_batches,
+)
+from minidense.data.pickles import read_literals
+from minidense.errors import ConfigError, DataError
+
+test_batches.__test__ = False  # a function of the package, not a test
+
+RECORDS = 20  # images in each fake file
+FILES = archives.TRAIN + archives.TEST
+BINARY_FOLDER, BINARY_ARCHIVE, PYTHON_FOLDER, PYTHON_ARCHIVE = archives.CIFAR10_PLACES
+fuzz = settings(max_examples=400, deadline=None, derandomize=True, database=None)  # the same examples every time
+
+
+# -- digits -----------------------------------------------------------------------------------------------------------
+
+
+def test_digits_has_1437_training_and_360_test_images():
+    digits = load("digits")
+    assert digits.train_images.shape == (1437, 1, 8, 8)
+    assert digits.test_images.shape == (360, 1, 8, 8)
+    assert digits.train_labels.shape == (1437,)
+    assert digits.test_labels.shape == (360,)
+    assert digits.train_images.dtype == digits.test_images.dtype == np.uint8
+    assert digits.train_labels.dtype == digits.test_labels.dtype == np.int64
+
+
+def test_digits_are_the_original_bytes_in_the_original_order():
+    with np.load(Path(datasets.__file__).parent / "digits.npz", allow_pickle=False) as file:
+        images, labels = file["images"], file["labels"]
+    assert (images.dtype, labels.dtype) == (np.uint8, np.uint8)
+    digest = hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()
+    assert digest == "87ff0c9e40dc7e2c0e34e7257799c2e3f3aec1a016363bb11cad869ec428a826"
+
+
+def test_every_fifth_digit_is_for_testing_and_no_other():
+    digits = load("digits")
+    with np.load(Path(datasets.__file__).parent / "digits.npz", allow_pickle=False) as file:
+        images, labels = file["images"], file["labels"]
+    np.testing.assert_array_equal(digits.test_images, images[::5])
+    np.testing.assert_array_equal(digits.test_labels, labels[::5])
+    np.testing.assert_array_equal(digits.train_images, np.delete(images, np.s_[::5], axis=0))
+    np.testing.assert_array_equal(digits.train_labels, np.delete(labels, np.s_[::5]))
+
+
+def test_mean_and_std_of_digits_are_those_of_its_training_part():
+    digits = load("digits")
+    assert digits.mean == pytest.approx([digits.train_images.mean()], abs=0.005)  # printed with two decimals
+    assert digits.std == pytest.approx([digits.train_images.std()], abs=0.005)
+
+
+def test_every_digit_is_in_both_parts():
+    digits = load("digits")
+    assert set(digits.train_labels) == set(digits.test_labels) == set(range(10))
+    assert digits.class_names == tuple("0123456789")
+
+
+def test_digits_are_never_mirrored():
+    assert not load("digits").flip
+
+
+def test_an_unknown_data_set_is_refused_with_the_known_names():
+    with pytest.raises(ConfigError, match=r"mnist.*digits, cifar10"):
+        load("mnist")
+
+
+def test_first_keeps_the_first_images_of_either_part():
+    digits = load("digits")
+    few = digits.first(7, 3)
+    np.testing.assert_array_equal(few.train_images, digits.train_images[:7])
+    np.testing.assert_array_equal(few.train_labels, digits.train_labels[:7])
+    np.testing.assert_array_equal(few.test_images, digits.test_images[:3])
+    np.testing.assert_array_equal(few.test_labels, digits.test_labels[:3])
+    assert len(digits.first().train_images) == 1437
+
+
+@pytest.mark.parametrize(("counts", "part"), [((1438, None), "1,437 training"), ((None, 361), "360 test")])
+def test_first_refuses_more_images_than_there_are(counts, part):
+    with pytest.raises(ConfigError, match=part):
+        load("digits").first(*counts)
+
+
+# -- fake files in the official layouts -------------------------------------------------------------------------------
+
+
+def text(value: bytes) -> bytes:
+    """SHORT_BINSTRING or BINSTRING: how Python 2 wrote a str."""
+    return b"U" + bytes([len(value)]) + value if len(value) < 256 else b"T" + struct.pack("<i", len(value)) + value
+
+
+def integer(n: int) -> bytes:
+    """BININT1, BININT2 or BININT."""
+    if 0 <= n < 256:
+        return b"K" + bytes([n])
+    return b"M" + struct.pack("<H", n) if 0 <= n < 65536 else b"J" + struct.pack("<i", n)
+
+
+def array_state(
+    shape: bytes, raw: bytes, *, is_fortran=b"\x89", dtype=b"cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R"
+) -> bytes:
+    """BUILD of an array: (version 1, shape, dtype, is_fortran, bytes)."""
+    return b"(" + integer(1) + shape + dtype + is_fortran + raw + b"tb"
+
+
+ARRAY = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
+
+
+def python2_pickle(labels, pixels, title: bytes) -> bytes:
+    """{"batch_label", "labels", "data", "filenames"} as Python 2's cPickle wrote it at protocol 2, opcode for opcode.
+
+    cPickle numbered every string, list and dictionary for the memo (here from 250, so that both widths occur) and wrote
+    lists 1,000 items at a time (here 7, so that they come in several pieces).
+    """
+    numbers = itertools.count(250)
+
+    def put(code):
+        n = next(numbers)
+        return code + (b"q" + bytes([n]) if n < 256 else b"r" + struct.pack("<I", n))
+
+    def items(codes):
+        return b"".join(b"(" + b"".join(codes[i : i + 7]) + b"e" for i in range(0, len(codes), 7))
+
+    raw = b"\x80\x02" + put(b"}") + b"("
+    raw += put(text(b"batch_label")) + put(text(title))
+    raw += put(text(b"labels")) + put(b"]") + items([integer(int(label)) for label in labels])
+    raw += put(text(b"data")) + put(b"cnumpy.core.multiarray\n_reconstruct\n") + put(b"cnumpy\nndarray\n")
+    raw += put(integer(0) + b"\x85" + text(b"b") + b"\x87R")
+    raw += b"(" + integer(1) + integer(pixels.shape[0]) + integer(pixels.shape[1]) + b"\x86"
+    raw += put(b"cnumpy\ndtype\n") + put(text(b"u1") + integer(0) + integer(1) + b"\x87R")
+    raw += b"(" + integer(3) + text(b"|") + b"NNN" + integer(-1) + integer(-1) + integer(0) + b"tb"
+    raw += b"\x89" + text(pixels.tobytes()) + b"tb"
+    raw += put(text(b"filenames")) + put(b"]") + items([put(text(b"frog_s_%06d.png" % i)) for i in range(len(labels))])
+    return raw + b"u."
+
+
+def fake_parts() -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Labels and pixel rows for each of the six files."""
+    rng = np.random.default_rng(7)
+    return {name: (rng.integers(0, 10, RECORDS), rng.integers(0, 256, (RECORDS, 3072), np.uint8)) for name in FILES}
+
+
+PARTS = fake_parts()
+
+
+def binary_files() -> dict[str, bytes]:
+    return {
+        f"{name}.bin": np.column_stack([labels.astype(np.uint8), pixels]).tobytes()
+        for name, (labels, pixels) in PARTS.items()
+    }
+
+
+def python_files() -> dict[str, bytes]:
+    return {name: python2_pickle(labels, pixels, name.encode()) for name, (labels, pixels) in PARTS.items()}
+
+
+def plain(name: str, content: bytes) -> tuple[tarfile.TarInfo, bytes]:
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    return member, content
+
+
+def special(name: str, kind: bytes, target: str = "") -> tuple[tarfile.TarInfo, bytes]:
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname = kind, target
+    return member, b""
+
+
+def tar(members) -> bytes:
+    """An uncompressed archive. Sizes may lie: only the bytes given are written."""
+    raw = b"".join(
+        member.tobuf(tarfile.GNU_FORMAT) + content + bytes(-len(content) % 512) for member, content in members
+    )
+    return raw + bytes(1024)
+
+
+def archive_of(files: dict[str, bytes], folder: str, extra=()) -> bytes:
+    """The files as a .tar.gz, under a folder as in the official ones."""
+    members = [plain(f"{folder}/{name}", content) for name, content in files.items()]
+    return gzip.compress(tar([special(folder, tarfile.DIRTYPE), *members, *extra]), 1)
+
+
+def write(place: Path, files: dict[str, bytes]) -> Path:
+    """The files in a folder or an archive, whichever the name asks for."""
+    if place.name.endswith(".tar.gz"):
+        place.write_bytes(archive_of(files, "cifar-10-batches"))
+    else:
+        place.mkdir()
+        for name, content in files.items():
+            (place / name).write_bytes(content)
+    return place
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Official files hold 20 images for now."""
+    monkeypatch.setattr(archives, "RECORDS", RECORDS)
+
+
+@pytest.fixture
+def binary_folder(tmp_path, small):
+    return write(tmp_path / BINARY_FOLDER, binary_files())
+
+
+@pytest.fixture
+def python_folder(tmp_path, small):
+    return write(tmp_path / PYTHON_FOLDER, python_files())
+
+
+@contextmanager
+def memory_below(limit: int):
+    """Fails when Python holds more than `limit` bytes at once inside."""
+    tracemalloc.start()
+    try:
+        yield
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < limit, f"{peak:,} bytes at once"
+
+
+def test_the_fake_pickle_is_one_that_python_and_numpy_read():
+    labels, pixels = PARTS["data_batch_1"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # NumPy 2 moved numpy.core
+        batch = pickle.loads(python2_pickle(labels, pixels, b"one"), encoding="bytes")
+    assert list(batch) == [b"batch_label", b"labels", b"data", b"filenames"]
+    assert batch[b"labels"] == labels.tolist()
+    np.testing.assert_array_equal(batch[b"data"], pixels)
+
+
+@pytest.mark.parametrize("name", archives.CIFAR10_PLACES)
+def test_all_four_official_forms_read_to_the_same_arrays(name, tmp_path, small):
+    place = write(tmp_path / name, binary_files() if "bin" in name else python_files())
+    train_images, train_labels, test_images, test_labels = archives.read_cifar10(place)
+    for images, labels, names in (
+        (train_images, train_labels, archives.TRAIN),
+        (test_images, test_labels, archives.TEST),
+    ):
+        assert images.dtype == np.uint8
+        assert labels.dtype == np.int64
+        np.testing.assert_array_equal(labels, np.concatenate([PARTS[n][0] for n in names]))
+        np.testing.assert_array_equal(images.reshape(-1, 3072), np.concatenate([PARTS[n][1] for n in names]))
+        assert images.shape[1:] == (3, 32, 32)
+
+
+def test_red_comes_before_green_before_blue_and_rows_before_columns(tmp_path, small):
+    files = binary_files()
+    record = bytes([3]) + bytes(range(256)) * 4 + bytes([77]) * 1024 + bytes([99]) * 1024
+    files["data_batch_1.bin"] = record + files["data_batch_1.bin"][len(record) :]
+    images, labels, *_ = archives.read_cifar10(write(tmp_path / BINARY_FOLDER, files))
+    assert labels[0] == 3
+    assert images[0, 0, 1, 2] == 32 + 2
+    assert (images[0, 1] == 77).all()
+    assert (images[0, 2] == 99).all()
+
+
+def test_files_may_lie_under_any_folder_of_the_archive_and_beside_others(tmp_path, small):
+    place = tmp_path / BINARY_ARCHIVE
+    others = [plain("a/b/readme.html", b"<html>"), special("a/link", tarfile.SYMTYPE, "/etc/passwd")]
+    place.write_bytes(archive_of(binary_files(), "some/where/else", others))
+    assert len(archives.read_cifar10(place)[0]) == 5 * RECORDS
+
+
+def test_reading_an_archive_writes_no_file(tmp_path, small):
+    place = write(tmp_path / PYTHON_ARCHIVE, python_files())
+    archives.read_cifar10(place)
+    assert list(tmp_path.iterdir()) == [place]
+
+
+# -- damaged files ----------------------------------------------------------------------------------------------------
+
+
+def test_a_truncated_binary_file_is_named(binary_folder):
+    file = binary_folder / "data_batch_2.bin"
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(DataError, match=r"data_batch_2\.bin: 61,459 bytes.*61,460"):
+        archives.read_cifar10(binary_folder)
+
+
+@pytest.mark.parametrize("size", [0, 1, 61_461, 2 * 61_460])
+def test_a_binary_file_of_the_wrong_size_is_named(binary_folder, size):
+    (binary_folder / "test_batch.bin").write_bytes(bytes(size))
+    with pytest.raises(DataError, match=r"test_batch\.bin"):
+        archives.read_cifar10(binary_folder)
+
+
+def test_label_10_in_a_binary_file_is_refused(binary_folder):
+    file = binary_folder / "data_batch_5.bin"
+    file.write_bytes(b"\x0a" + file.read_bytes()[1:])
+    with pytest.raises(DataError, match=r"data_batch_5\.bin.*10"):
+        archives.read_cifar10(binary_folder)
+
+
+@pytest.mark.parametrize("label", [10, -1, 2**31 - 1])
+def test_a_label_outside_0_to_9_in_a_pickle_is_refused(python_folder, label):
+    labels, pixels = PARTS["data_batch_5"]
+    labels = [*labels[:-1], label]
+    (python_folder / "data_batch_5").write_bytes(python2_pickle(labels, pixels, b"five"))
+    with pytest.raises(DataError, match=r"data_batch_5.*labels"):
+        archives.read_cifar10(python_folder)
+
+
+def test_a_label_that_is_no_number_is_refused(python_folder):
+    raw = (python_folder / "data_batch_1").read_bytes()
+    first = integer(int(PARTS["data_batch_1"][0][0]))
+    (python_folder / "data_batch_1").write_bytes(raw.replace(b"(" + first, b"(" + text(b"1"), 1))
+    with pytest.raises(DataError, match=r"data_batch_1.*integers"):
+        archives.read_cifar10(python_folder)
+
+
+@pytest.mark.parametrize("change", ["one image less", "one label less", "half a row"])
+def test_a_pickle_with_the_wrong_number_of_images_or_labels_is_refused(python_folder, change):
+    labels, pixels = PARTS["test_batch"]
+    if change == "one image less":
+        pixels = pixels[:-1]
+    elif change == "one label less":
+        labels = labels[:-1]
+    else:
+        pixels = pixels[:, :1536]
+    (python_folder / "test_batch").write_bytes(python2_pickle(labels, pixels, b"test"))
+    with pytest.raises(DataError, match=r"test_batch.*20 images"):
+        archives.read_cifar10(python_folder)
+
+
+@pytest.mark.parametrize("keep", [0, 1, 2, 100, 400, 5000, -3, -1])
+def test_a_truncated_pickle_is_named(python_folder, keep):
+    file = python_folder / "data_batch_4"
+    file.write_bytes(file.read_bytes()[:keep])
+    with pytest.raises(DataError, match="data_batch_4"):
+        archives.read_cifar10(python_folder)
+
+
+@pytest.mark.parametrize("name", archives.CIFAR10_PLACES)
+def test_a_missing_file_is_named(name, tmp_path, small):
+    files = binary_files() if "bin" in name else python_files()
+    gone = next(file for file in files if file.startswith("data_batch_3"))
+    del files[gone]
+    with pytest.raises(DataError, match=rf"{name}: {gone} missing"):
+        archives.read_cifar10(write(tmp_path / name, files))
+
+
+def test_a_folder_in_the_place_of_a_file_counts_as_missing(binary_folder):
+    (binary_folder / "test_batch.bin").unlink()
+    (binary_folder / "test_batch.bin").mkdir()
+    with pytest.raises(DataError, match=r"test_batch\.bin missing"):
+        archives.read_cifar10(binary_folder)
+
+
+def test_an_oversized_file_in_a_folder_is_not_even_read(binary_folder):
+    with open(binary_folder / "test_batch.bin", "wb") as file:
+        file.truncate(archives.MEMBER_BYTES + 1)  # a hole: takes no space on the disk
+    with memory_below(4_000_000), pytest.raises(DataError, match=r"test_batch\.bin: 35,000,001 bytes"):
+        archives.read_cifar10(binary_folder)
+
+
+def hostile_member(kind: str) -> list[tuple[tarfile.TarInfo, bytes]]:
+    name = "elsewhere/test_batch.bin"
+    if kind == "duplicate":
+        return [plain(name, binary_files()["test_batch.bin"])]
+    if kind == "oversized":
+        member, _ = plain(name, b"")
+        member.size = 10_000_000_000
+        return [(member, b"")]
+    if kind == "oversized other":
+        member, _ = plain("elsewhere/readme.html", b"")
+        member.size = archives.MEMBER_BYTES + 1
+        return [(member, b"")]
+    types = {"symbolic link": tarfile.SYMTYPE, "hard link": tarfile.LNKTYPE, "folder": tarfile.DIRTYPE}
+    types |= {"device": tarfile.CHRTYPE, "fifo": tarfile.FIFOTYPE}
+    return [special(name, types[kind], "data_batch_1.bin")]
+
+
+@pytest.mark.parametrize(
+    "kind", ["duplicate", "oversized", "oversized other", "symbolic link", "hard link", "folder", "device", "fifo"]
+)
+@pytest.mark.parametrize("first", [True, False], ids=["in place of the file", "besides the file"])
+def test_a_hostile_member_of_an_archive_is_refused(kind, first, tmp_path, small):
+    files = binary_files()
+    if first and kind != "duplicate":
+        del files["test_batch.bin"]
+    place = tmp_path / BINARY_ARCHIVE
+    place.write_bytes(archive_of(files, "cifar-10-batches-bin", hostile_member(kind)))
+    with pytest.raises(DataError, match=rf"{BINARY_ARCHIVE}: elsewhere/") as refusal:
+        archives.read_cifar10(place)
+    assert ("bytes" if "oversized" in kind else "twice or is not a plain file") in str(refusal.value)
+
+
+def cut_in_half(raw: bytes) -> bytes:
+    return raw[: len(raw) // 2]
+
+
+def one_byte_wrong(raw: bytes) -> bytes:
+    return raw[: len(raw) // 2] + bytes([raw[len(raw) // 2] ^ 0xFF]) + raw[len(raw) // 2 + 1 :]
+
+
+def first_header(raw: bytes, size: int, kind: bytes = b"0") -> bytes:
+    """The archive with another size, in tar's notation for large numbers, and type in its first header; the checksum is right."""
+    header = bytearray(raw[:512])
+    header[124:136] = b"\x80" + size.to_bytes(11, "big")
+    header[156:157] = kind
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header) + raw[512:]
+
+
+DAMAGED_ARCHIVES = {
+    "empty": lambda raw: b"",
+    "a web page": lambda raw: b"<html>log in to the network</html>" * 50,
+    "zeros": lambda raw: bytes(10_000),
+    "gzip cut": lambda raw: cut_in_half(gzip.compress(raw)),
+    "gzip with a wrong byte": lambda raw: one_byte_wrong(gzip.compress(raw)),
+    "gzip without its last byte": lambda raw: gzip.compress(raw)[:-1],
+    "gzip of half an archive": lambda raw: gzip.compress(cut_in_half(raw)),
+    "xz cut": lambda raw: cut_in_half(lzma.compress(raw, preset=0)),
+    "xz with a wrong byte": lambda raw: one_byte_wrong(lzma.compress(raw, preset=0)),
+    "a size of -1": lambda raw: raw[:124] + b"\xff" * 12 + raw[136:],
+    "a size of 2^70": lambda raw: first_header(raw, 2**70),
+    "a long name of 2^70 bytes": lambda raw: first_header(raw, 2**70, tarfile.GNUTYPE_LONGNAME),
+    "a long name of 2^45 bytes": lambda raw: first_header(raw, 2**45, tarfile.GNUTYPE_LONGNAME),
+    "a pax header of 2^45 bytes": lambda raw: first_header(raw, 2**45, tarfile.XHDTYPE),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED_ARCHIVES)
+def test_a_damaged_archive_is_named(damage, tmp_path, small):
+    place = tmp_path / BINARY_ARCHIVE
+    members = [plain(name, content) for name, content in binary_files().items()]
+    place.write_bytes(DAMAGED_ARCHIVES[damage](tar([special("cifar", tarfile.DIRTYPE), *members])))
+    with pytest.raises(DataError, match=BINARY_ARCHIVE):
+        archives.read_cifar10(place)
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE], ids=["long name", "pax header"])
+def test_a_gigantic_header_is_refused_before_it_fills_the_memory(kind, tmp_path, small):
+    """100 MB of zeros are 100 kB in gzip. tarfile reads such headers whole before it shows any member."""
+    member = tarfile.TarInfo("x")
+    member.type, member.size = kind, 100_000_000
+    place = tmp_path / BINARY_ARCHIVE
+    place.write_bytes(gzip.compress(member.tobuf() + bytes(100_000_000 + -100_000_000 % 512) + tar([]), 1))
+    with memory_below(50_000_000), pytest.raises(DataError, match=BINARY_ARCHIVE):  # the largest official file is 31 MB
+        archives.read_cifar10(place)
+
+
+# -- where a data set is looked for -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    """The places where a search may end, in order: $MINIDENSE_DATA, datasets/ here, the user's cache. None holds anything yet."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MINIDENSE_DATA", str(tmp_path / "named"))
+    monkeypatch.setattr(platformdirs, "user_cache_dir", lambda app: str(tmp_path / "cache" / app))
+    found = [tmp_path / "named", Path("datasets"), tmp_path / "cache" / "minidense"]
+    for folder in found:
+        folder.mkdir(parents=True)
+    return found
+
+
+def find(data_dir=None) -> Path:
+    return datasets.find("cifar10", archives.CIFAR10_PLACES, data_dir)
+
+
+def test_the_named_folder_comes_before_datasets_before_the_cache(folders):
+    for folder in folders:
+        (folder / PYTHON_FOLDER).mkdir()
+    for folder in folders:
+        assert find() == folder / PYTHON_FOLDER
+        (folder / PYTHON_FOLDER).rmdir()
+    with pytest.raises(DataError):
+        find()
+
+
+def test_the_binary_layout_comes_before_the_python_layout(folders):
+    made = [folders[0] / place for place in archives.CIFAR10_PLACES]
+    for place in made:
+        place.mkdir()
+    for place in (folders[0] / p for p in (BINARY_FOLDER, BINARY_ARCHIVE, PYTHON_FOLDER, PYTHON_ARCHIVE)):
+        assert find() == place
+        place.rmdir()
+
+
+def test_an_earlier_folder_wins_over_a_more_trusted_layout(folders):
+    (folders[0] / PYTHON_ARCHIVE).touch()
+    (folders[1] / BINARY_FOLDER).mkdir()
+    assert find() == folders[0] / PYTHON_ARCHIVE
+
+
+def test_with_data_dir_only_that_folder_counts(folders, tmp_path):
+    for folder in folders:
+        (folder / BINARY_FOLDER).mkdir()
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(DataError) as refusal:
+        find(tmp_path / "mine")
+    assert str(tmp_path / "mine") in str(refusal.value)
+    assert "named" not in str(refusal.value)
+    (tmp_path / "mine" / PYTHON_FOLDER).mkdir()
+    assert find(tmp_path / "mine") == tmp_path / "mine" / PYTHON_FOLDER
+
+
+@pytest.mark.parametrize("name", archives.CIFAR10_PLACES)
+def test_data_dir_may_be_the_set_itself(name, folders, tmp_path):
+    place = tmp_path / "mine" / name
+    place.parent.mkdir()
+    place.touch() if name.endswith(".gz") else place.mkdir()
+    assert find(place) == place
+
+
+def test_the_search_does_without_the_environment_variable(folders, monkeypatch):
+    monkeypatch.delenv("MINIDENSE_DATA")
+    (folders[0] / BINARY_FOLDER).mkdir()
+    (folders[2] / BINARY_FOLDER).mkdir()
+    assert find() == folders[2] / BINARY_FOLDER
+
+
+def test_a_named_folder_that_is_not_there_does_not_end_the_search(folders):
+    folders[0].rmdir()
+    (folders[1] / BINARY_FOLDER).mkdir()
+    assert find() == folders[1] / BINARY_FOLDER
+
+
+def test_a_missing_set_says_where_it_was_looked_for_and_how_to_get_it(folders):
+    with pytest.raises(DataError) as refusal:
+        load("cifar10")
+    message = str(refusal.value)
+    for folder in folders:
+        assert str(folder) in message
+    for word in (*archives.CIFAR10_PLACES, "cifar10 was not found", "curl", "https://", "--data-dir", "MINIDENSE_DATA"):
+        assert word in message
+    assert "\n" not in message
+
+
+def test_a_data_dir_that_does_not_exist_is_named(tmp_path):
+    with pytest.raises(DataError, match="nowhere: no such folder"):
+        find(tmp_path / "nowhere")
+
+
+def test_load_reads_the_set_that_the_search_finds(folders, small):
+    write(folders[1] / PYTHON_FOLDER, python_files())
+    cifar10 = load("cifar10")
+    np.testing.assert_array_equal(cifar10.train_labels, np.concatenate([PARTS[name][0] for name in archives.TRAIN]))
+    np.testing.assert_array_equal(cifar10.test_images.reshape(-1, 3072), PARTS["test_batch"][1])
+    assert len(cifar10.class_names) == 10
+
+
+# -- hostile pickles --------------------------------------------------------------------------------------------------
+
+P2 = b"\x80\x02"
+COMMAND = text(b"mkdir canary")
+MKDIR = b"cos\nmkdir\n" + text(b"canary") + b"\x85R"
+LAUGHS = b"](" + text(b"ha") + b"e" + b"".join(b"q%c](" % i + (b"h%c" % i) * 10 + b"e" for i in range(60))
+
+# Python's own unpickler makes the folder "canary" when it is given one of these.
+POISON = {
+    "os.system by GLOBAL and REDUCE": P2 + b"cos\nsystem\n" + COMMAND + b"\x85R.",
+    "os.system in protocol 0": b"cos\nsystem\n(S'mkdir canary'\ntR.",
+    "os.system by STACK_GLOBAL": b"\x80\x04\x8c\x02os\x8c\x06system\x93\x8c\x0cmkdir canary\x85R.",
+    "os.system by INST": b"(S'mkdir canary'\nios\nsystem\n.",
+    "os.system by OBJ": b"(cos\nsystem\n" + COMMAND + b"o.",
+    "eval": P2 + b"c__builtin__\neval\n" + text(b"__import__('os').mkdir('canary')") + b"\x85R.",
+    "exec in protocol 3": b"\x80\x03cbuiltins\nexec\nX\x20\x00\x00\x00__import__('os').mkdir('canary')\x85R.",
+    "getattr of an imported module": P2
+    + b"c__builtin__\ngetattr\ncimportlib\nimport_module\nU\x02os\x85RU\x05mkdir\x86RU\x06canary\x85R.",
+    "BUILD that plants __setstate__": P2
+    + b"cargparse\nNamespace\n)\x81}"
+    + text(b"__setstate__")
+    + b"cos\nmkdir\nsb"
+    + text(b"canary")
+    + b"b.",
+    "NEWOBJ of a lazy map": P2 + b"cbuiltins\nbytes\ncbuiltins\nmap\ncos\nmkdir\n](U\x06canarye\x86\x81\x85\x81.",
+    "NEWOBJ_EX": b"\x80\x04cbuiltins\nbytes\ncbuiltins\nmap\ncos\nmkdir\n](\x8c\x06canarye\x86\x81\x85}\x92.",
+    "protocol 5 in a frame": b"\x80\x05\x95\x1e\x00\x00\x00\x00\x00\x00\x00"
+    + b"\x8c\x02os\x8c\x06system\x93\x8c\x0cmkdir canary\x85R.",
+    "a call among the labels": P2 + b"}(" + text(b"labels") + b"](" + MKDIR + b"eu.",
+    "a call as a dictionary's key": P2 + b"}(" + MKDIR + b"K\x01u.",
+    "a call whose result is thrown away": P2 + MKDIR + b"0}.",
+    "a call before a good pickle": P2 + MKDIR + b"0" + python2_pickle(*PARTS["test_batch"], b"test")[2:],
+}
+
+HOSTILE = {
+    **POISON,
+    "EXT1": P2 + b"\x82\x01.",
+    "EXT2": P2 + b"\x83\x01\x01.",
+    "EXT4": P2 + b"\x84\x01\x01\x01\x01.",
+    "PERSID": b"Pcanary\n.",
+    "BINPERSID": P2 + text(b"canary") + b"Q.",
+    "out-of-band buffer": b"\x80\x05\x97.",
+    "read-only buffer": b"\x80\x05\x97\x98.",
+    "protocol 5, nothing else": b"\x80\x05}.",
+    "protocol 255": b"\x80\xff}.",
+    "bytes as Python 3 wrote them": P2 + b"c_codecs\nencode\nX\x01\x00\x00\x00aX\x06\x00\x00\x00latin1\x86R.",
+    "a global behind a known one": P2 + b"cnumpy.core.multiarray\n_reconstruct.__globals__\n.",
+    "a known name in another module": P2 + b"cnumpy.core.multiarray2\n_reconstruct\n.",
+    "a relative of a known one": P2 + b"cnumpy.core.multiarray\nscalar\n.",
+    "BINSTRING that declares 2 GB": P2 + b"T\xff\xff\xff\x7f" + b"x" * 100 + b".",
+    "BINSTRING of negative length": P2 + b"T\xff\xff\xff\xff" + b"x" * 100 + b".",
+    "BINUNICODE that declares 4 GB": P2 + b"X\xff\xff\xff\xff.",
+    "BINUNICODE8 that declares 2^63 bytes": b"\x80\x04\x8d" + struct.pack("<Q", 2**63) + b".",
+    "BINBYTES8 that declares 2^62 bytes": b"\x80\x04\x8e" + struct.pack("<Q", 2**62) + b".",
+    "BYTEARRAY8 that declares 2^62 bytes": b"\x80\x05\x96" + struct.pack("<Q", 2**62) + b".",
+    "FRAME that declares 2^62 bytes": b"\x80\x04\x95" + struct.pack("<Q", 2**62) + b"}.",
+    "LONG4 that declares 2 GB": P2 + b"\x8b\xff\xff\xff\x7f.",
+    "LONG4 of negative length": P2 + b"\x8b\xff\xff\xff\xff.",
+    "LONG in 5,000 digits": b"L" + b"9" * 5000 + b"L\n.",
+    "a string with a wrong escape": b"S'\\q'\n.",
+    "memo entry 2^32 - 1": P2 + b"}r\xff\xff\xff\xff.",
+    "memo entry that nobody wrote": P2 + b"h\x05.",
+    "memo of an empty stack": P2 + b"q\x00.",
+    "a billion laughs": P2 + b"}(" + text(b"data") + LAUGHS + b"u.",
+    "a list that holds itself": P2 + b"}(" + text(b"labels") + b"]q\x00(h\x00eu.",
+    "20,000 tuples in each other": P2 + b"}(" + text(b"data") + b"K\x01" + b"\x85" * 20_000 + b"u.",
+    "3,000 lists in each other": P2 + b"}(" + text(b"data") + b"](" * 3000 + b"e" * 3000 + b"u.",
+    "3,000 tuples as the key": P2 + b"}(K\x01" + b"\x85" * 3000 + b"K\x01u.",
+    "20,000 marks": P2 + b"(" * 20_000 + b".",
+    "STOP of nothing": b".",
+    "a mark as the result": P2 + b"(.",
+    "APPENDS to nothing": P2 + b"(e.",
+    "APPENDS to a dictionary": P2 + b"}(K\x01e.",
+    "APPENDS without a mark": P2 + b"]K\x01e.",
+    "SETITEMS of an odd number": P2 + b"}(K\x01K\x02K\x03u.",
+    "a list as the key": P2 + b"}(]K\x01u.",
+    "TUPLE3 of one": P2 + b"K\x01\x87.",
+    "REDUCE of a number": P2 + b"K\x01K\x02\x85R.",
+    "BUILD of a dictionary": P2 + b"}}b.",
+    "NEWTRUE": P2 + b"\x88.",
+    "DUP": P2 + b"}2.",
+    "POP_MARK": P2 + b"}(K\x011.",
+    "a number": P2 + b"K\x01.",
+    "an empty dictionary": P2 + b"}.",
+    "a bare array": P2 + ARRAY + b".",
+}
+
+
+@pytest.mark.parametrize("name", POISON)
+def test_the_poison_is_real(name, tmp_path, monkeypatch):
+    """Otherwise it would prove nothing that our reader does not make the folder."""
+    monkeypatch.chdir(tmp_path)
+    with suppress(Exception):
+        pickle.loads(POISON[name])
+    assert Path("canary").exists()
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_pickle_is_refused_and_not_executed(name, python_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (python_folder / "data_batch_3").write_bytes(HOSTILE[name])
+    # 8 MB: the files have 0.4 MB together, and a stack of 20,000 nested tuples 2 MB
+    with memory_below(8_000_000), pytest.raises(DataError, match="data_batch_3"):
+        archives.read_cifar10(python_folder)
+    assert not Path("canary").exists()
+
+
+def pixels_of(state: bytes, array: bytes = ARRAY) -> bytes:
+    return P2 + b"}(" + text(b"data") + array + state + b"u."
+
+
+def test_a_plain_array_comes_out_as_its_bytes():
+    assert read_literals(pixels_of(array_state(integer(2) + integer(3) + b"\x86", text(b"abcdef")))) == {
+        b"data": b"abcdef"
+    }
+
+
+SIX = integer(6) + b"\x85"
+ODD_ARRAYS = {
+    "objects": array_state(SIX, b"](NNNNNNe", dtype=b"cnumpy\ndtype\nU\x02O8K\x00K\x01\x87R"),
+    "Fortran order": array_state(integer(2) + integer(3) + b"\x86", text(b"abcdef"), is_fortran=integer(1)),
+    "too few bytes": array_state(SIX, text(b"abcde")),
+    "too many bytes": array_state(SIX, text(b"abcdefg")),
+    "four bytes a number": array_state(SIX, text(b"abcdef" * 4), dtype=b"cnumpy\ndtype\nU\x02i4K\x00K\x01\x87R"),
+    "a number for its type": array_state(SIX, text(b"abcdef"), dtype=integer(1)),
+    "an array for its type": array_state(SIX, text(b"abcdef"), dtype=ARRAY),
+    "a shape of words": array_state(text(b"ab") + b"\x85", text(b"abcdef")),
+    "a shape of nothing": array_state(b"N\x85", text(b"abcdef")),
+    "no shape": array_state(b"N", text(b"abcdef")),
+    "a state too short": b"(K\x01tb",
+    "a state that is a string": text(b"abcde") + b"b",
+    "no state": b"",
+    "a shape of 20 lists": array_state(b"(" + b"]" * 20 + b"t", text(b"abcdef")),
+}
+
+
+@pytest.mark.parametrize("name", ODD_ARRAYS)
+def test_an_array_that_is_not_plain_bytes_is_refused(name):
+    with pytest.raises(DataError, match="the pickle"):
+        read_literals(pixels_of(ODD_ARRAYS[name]))
+
+
+@pytest.mark.parametrize("repeated", [text(b"x" * 8), b"](NNNNNNNNe"], ids=["bytes", "list"])
+def test_a_shape_that_multiplies_bytes_does_not_fill_the_memory(repeated):
+    """2²³ times 8 is 64 MB here; a hostile file would say 2³¹ times 10⁷."""
+    raw = pixels_of(array_state(integer(2**23) + repeated + b"\x86", text(b"abcdef")))
+    with memory_below(8_000_000), pytest.raises(DataError):
+        read_literals(raw)
+
+
+def test_a_deeply_nested_key_is_refused_and_does_not_crash_python():
+    """hash() of a tuple goes down into it on the C stack, without a limit: a million levels end the process."""
+    code = (
+        "from minidense.data.pickles import read_literals\n"
+        "try: read_literals(b'\\x80\\x02}(K\\x01' + b'\\x85' * 1_000_000 + b'K\\x01u.')\n"
+        "except ValueError as error: print(type(error).__name__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (0, "DataError\n")
+
+
+def test_reading_takes_time_in_proportion_to_the_file():
+    """Each TUPLE looks for its mark: from the top of the stack that is near, whatever lies below."""
+    raw = P2 + b"N" * 60_000 + b"(t" * 30_000 + b"."
+    start = time.thread_time()
+    with pytest.raises(DataError):
+        read_literals(raw)
+    seconds = time.thread_time() - start
+    assert seconds < 1.5  # 120,000 instructions take 0.2 s; going through the whole stack for each mark takes 4 s
+
+
+VALID = python2_pickle([3, 1, 4], np.arange(12, dtype=np.uint8).reshape(3, 4), b"small")
+
+
+def test_the_small_pickle_that_is_mutated_is_valid():
+    batch = read_literals(VALID)
+    assert batch[b"labels"] == [3, 1, 4]
+    assert batch[b"data"] == bytes(range(12))
+
+
+def read_or_refuse(raw: bytes) -> None:
+    with suppress(DataError):
+        read_literals(raw, "fuzz")
+
+
+@fuzz
+@given(st.binary(max_size=400), st.sampled_from([b"", P2, b"\x80\x04", P2 + b"}(", P2 + b"](K\x01"]))
+@example(b"S'\\q'\n.", b"")
+@example(b"V\\u12\n.", b"")
+@example(b"L" + b"9" * 5000 + b"L\n.", b"")
+def test_random_bytes_are_refused_or_read(raw, beginning):
+    read_or_refuse(beginning + raw)
+
+
+@fuzz
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["set", "insert", "delete", "repeat", "cut"]),
+            st.integers(0, len(VALID) - 1),
+            st.binary(min_size=1, max_size=9),
+        ),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_mutations_of_a_valid_pickle_are_refused_or_read(mutations):
+    raw = VALID
+    for how, place, piece in mutations:
+        match how:
+            case "set":
+                raw = raw[:place] + piece + raw[place + len(piece) :]
+            case "insert":
+                raw = raw[:place] + piece + raw[place:]
+            case "delete":
+                raw = raw[:place] + raw[place + len(piece) :]
+            case "repeat":
+                raw = raw[:place] + raw[place : place + 5 * len(piece)] * 3 + raw[place:]
+            case "cut":
+                raw = raw[: place + len(raw) - len(VALID)] if len(raw) > len(VALID) else raw[:place]
+    read_or_refuse(raw)
+
+
+@pytest.mark.parametrize("keep", range(0, len(VALID), 3))
+def test_every_truncation_of_a_valid_pickle_is_refused(keep):
+    with pytest.raises(DataError):
+        read_literals(VALID[:keep])
+
+
+@fuzz
+@given(st.lists(st.tuples(st.integers(0, 2047), st.integers(0, 255)), min_size=1, max_size=6), st.booleans())
+@example([(124, 128), (156, ord("L"))], True)
+def test_mutated_archives_are_refused_or_read(changes, repair):
+    """Changes in the first two headers and their files; with `repair`, the headers' checksums are made right again."""
+    raw = bytearray(tar([plain("cifar/a", bytes(512)), plain("cifar/b", bytes(512))]))
+    for place, value in changes:
+        raw[place] = value
+    for header in (0, 1024) if repair else ():
+        raw[header + 148 : header + 156] = b" " * 8
+        raw[header + 148 : header + 156] = b"%06o\0 " % sum(raw[header : header + 512])
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "cifar.tar"
+        place.write_bytes(raw)
+        with suppress(DataError):
+            archives.read_files(place, ["a", "b"])
+
+
+# -- the real CIFAR-10, where it is there -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def cifar10():
+    """The set as the package's own rules find it: $MINIDENSE_DATA, datasets/, the user's cache."""
+    try:
+        find()
+    except DataError as error:
+        pytest.skip(str(error))
+    return load("cifar10")
+
+
+def test_the_real_cifar10_has_5000_training_and_1000_test_images_a_class(cifar10):
+    assert cifar10.train_images.shape == (50_000, 3, 32, 32)
+    assert cifar10.test_images.shape == (10_000, 3, 32, 32)
+    np.testing.assert_array_equal(np.bincount(cifar10.train_labels), [5_000] * 10)
+    np.testing.assert_array_equal(np.bincount(cifar10.test_labels), [1_000] * 10)
+
+
+def test_mean_and_std_of_the_real_cifar10_are_those_of_its_training_part(cifar10):
+    counts = sum(
+        np.stack([np.bincount(part[:, c].ravel(), minlength=256) for c in range(3)])
+        for part in np.array_split(cifar10.train_images, 20)  # bincount makes 8 bytes of each
+    )
+    levels, n = np.arange(256), 50_000 * 1024
+    mean = counts @ levels / n
+    std = np.sqrt(counts @ levels**2 / n - mean**2)
+    np.testing.assert_allclose(cifar10.mean, mean, rtol=0, atol=0.05)  # printed with one decimal
+    np.testing.assert_allclose(cifar10.std, std, rtol=0, atol=0.05)
+
+
+@pytest.mark.slow
+def test_both_layouts_of_the_real_cifar10_are_equal(cifar10):
+    folder = find().parent
+    binary = next((folder / p for p in (BINARY_FOLDER, BINARY_ARCHIVE) if (folder / p).exists()), None)
+    python = next((folder / p for p in (PYTHON_FOLDER, PYTHON_ARCHIVE) if (folder / p).exists()), None)
+    if binary is None or python is None:
+        pytest.skip(f"{folder} holds only one of the two layouts")
+    for a, b in zip(archives.read_cifar10(binary), archives.read_cifar10(python), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+# -- augmentation -----------------------------------------------------------------------------------------------------
+
+
+def on(device, array):
+    return library(device).asarray(array)
+
+
+def marked_images(n: int, c: int = 2, h: int = 5, w: int = 4) -> np.ndarray:
+    """Images in which every pixel has a value of its own, from 1 up."""
+    return 1 + np.arange(n * c * h * w, dtype=np.float32).reshape(n, c, h, w)
+
+
+@pytest.mark.parametrize("padding", [1, 2])
+def test_a_crop_is_one_of_the_windows_of_the_padded_image_and_all_are_reached(padding, device, rng):
+    image = marked_images(1)
+    n, (_, c, h, w) = 600, image.shape
+    crops = to_numpy(random_crop(on(device, np.repeat(image, n, axis=0)), rng, padding=padding))
+    padded = np.pad(image[0], ((0, 0), (padding, padding), (padding, padding)))
+    places = range(2 * padding + 1)
+    windows = {padded[:, top : top + h, left : left + w].tobytes() for top in places for left in places}
+    assert len(windows) == len(places) ** 2
+    # With 600 draws a given one of 25 windows is left out with probability (24/25)^600 = 2e-11.
+    assert {crop.tobytes() for crop in crops} == windows
+    assert crops.shape == (n, c, h, w)
+
+
+def test_each_image_is_cropped_from_itself_and_in_its_own_place(device, rng):
+    images = marked_images(200)
+    crops = to_numpy(random_crop(on(device, images), rng, padding=1))
+    for image, crop in zip(images, crops, strict=True):
+        inside = crop[crop > 0]
+        assert np.isin(inside, image).all()
+    moved = [tuple(np.argwhere(crop[0] > 0)[0]) + tuple(np.argwhere(crop[0] > 0)[-1]) for crop in crops]
+    assert len(set(moved)) > 1
+
+
+def test_a_crop_without_padding_is_the_image(device, rng):
+    images = marked_images(3)
+    np.testing.assert_array_equal(to_numpy(random_crop(on(device, images), rng, padding=0)), images)
+
+
+def test_a_flip_mirrors_about_half_of_the_images_and_only_left_to_right(device, rng):
+    images = marked_images(2000)
+    flipped = to_numpy(random_flip(on(device, images), rng))
+    same = (flipped == images).all((1, 2, 3))
+    mirrored = (flipped == images[:, :, :, ::-1]).all((1, 2, 3))
+    assert (same ^ mirrored).all()
+    assert 888 < mirrored.sum() < 1112  # 1000 ± 5 standard deviations of √(2000/4) = 22.4
+
+
+def test_normalise_subtracts_the_mean_and_divides_by_the_std_of_each_channel(device):
+    images = np.array([[[[10, 20]], [[30, 40]]]], np.uint8)  # one image, two channels, 1×2 pixels
+    y = normalise(on(device, images), (10, 20), (5, 4))
+    assert y.dtype == np.float32
+    np.testing.assert_array_equal(to_numpy(y), [[[[0, 2]], [[2.5, 5]]]])
+
+
+def test_normalise_gives_the_training_part_mean_0_and_std_1():
+    digits = load("digits")
+    y = normalise(digits.train_images, digits.mean, digits.std)
+    assert y.mean() == pytest.approx(0, abs=0.005 / 6.02)  # half of the last printed digit of the mean
+    assert y.std() == pytest.approx(1, abs=0.005 / 6.02 + 1e-5)
+
+
+@pytest.mark.parametrize(
+    "augment", [random_flip, lambda images, rng: random_crop(images, rng, padding=2)], ids=["flip", "crop"]
+)
+def test_the_same_generator_state_gives_the_same_images(augment, device):
+    images = on(device, marked_images(50))
+    first, second, other = (to_numpy(augment(images, np.random.default_rng(seed))) for seed in (3, 3, 4))
+    np.testing.assert_array_equal(first, second)
+    assert (first != other).any()
+
+
+def test_augmentation_leaves_its_input_alone(device, rng):
+    original = marked_images(20)
+    images = on(device, original)
+    results = [random_flip(images, rng), random_crop(images, rng, padding=2), normalise(images, (1, 2), (3, 4))]
+    np.testing.assert_array_equal(to_numpy(images), original)
+    for result in results:
+        result *= 0  # not a view of the input either
+    np.testing.assert_array_equal(to_numpy(images), original)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_crop_and_flip_keep_the_type(dtype, device, rng):
+    images = on(device, np.ones((3, 1, 4, 4), dtype))
+    assert random_crop(images, rng, padding=1).dtype == dtype
+    assert random_flip(images, rng).dtype == dtype
+
+
+# -- batches ----------------------------------------------------------------------------------------------------------
+
+
+def numbered(n: int = 50, *, crop_padding: int = 0, flip: bool = False) -> Dataset:
+    """Images that are their own number throughout, and so are their labels."""
+    images = np.broadcast_to(np.arange(n, dtype=np.uint8)[:, None, None, None], (n, 1, 4, 4))
+    labels = np.arange(n)
+    return Dataset(
+        "numbered", images, labels, images[: n // 2], labels[: n // 2], ("one",), (0.0,), (1.0,), crop_padding, flip
+    )
+
+
+def order_of(batches) -> list[int]:
+    """The numbers of the images in the order they come; each must bring its own label."""
+    numbers = []
+    for images, labels in batches:
+        np.testing.assert_array_equal(images[:, 0, 0, 0], labels)
+        numbers += labels.tolist()
+    return numbers
+
+
+def test_every_image_comes_once_an_epoch_with_its_own_label():
+    assert sorted(order_of(training_batches(numbered(), size=8, seed=(0, 0)))) == list(range(50))
+
+
+def test_the_order_depends_on_the_seed_and_on_the_epoch():
+    orders = [order_of(training_batches(numbered(), size=8, seed=seed)) for seed in [(0, 0), (0, 0), (0, 1), (1, 0)]]
+    assert orders[0] == orders[1]
+    assert orders[0] != orders[2]
+    assert orders[0] != orders[3]
+    assert orders[2] != orders[3]
+    assert orders[0] != sorted(orders[0])
+
+
+def test_the_last_batch_holds_what_is_left():
+    assert [len(labels) for _, labels in training_batches(numbered(), size=8, seed=(0,))] == [8] * 6 + [2]
+    assert [len(labels) for _, labels in training_batches(numbered(), size=25, seed=(0,))] == [25, 25]
+    assert [len(labels) for _, labels in training_batches(numbered(), size=80, seed=(0,))] == [50]
+
+
+@pytest.mark.parametrize("start", [0, 1, 4, 6, 7])
+def test_an_epoch_that_starts_at_a_later_batch_goes_on_with_the_same_bits(start):
+    digits = load("digits").first(50)
+    whole = list(training_batches(digits, size=8, seed=(5, 2)))
+    rest = list(training_batches(digits, size=8, seed=(5, 2), start=start))
+    assert len(rest) == 7 - start
+    for (a, a_labels), (b, b_labels) in zip(whole[start:], rest, strict=True):
+        assert a.tobytes() == b.tobytes()
+        np.testing.assert_array_equal(a_labels, b_labels)
+
+
+def test_batches_are_float32_images_and_int64_labels():
+    for batches in (training_batches(numbered(), size=8, seed=(0,)), test_batches(numbered(), size=8)):
+        images, labels = next(batches)
+        assert (images.shape, images.dtype) == ((8, 1, 4, 4), np.float32)
+        assert (labels.shape, labels.dtype) == ((8,), np.int64)
+
+
+def test_the_border_is_zero_after_normalising_and_not_black():
+    """Padding comes after normalising: the border has the mean colour, where black would be −mean/std."""
+    images = np.full((40, 1, 4, 4), 9, np.uint8)
+    dataset = Dataset("grey", images, np.zeros(40, int), images, np.zeros(40, int), ("one",), (5.0,), (2.0,), 1, False)
+    ((batch, _),) = training_batches(dataset, size=40, seed=(0,))
+    assert set(np.unique(batch)) == {0.0, 2.0}  # (9 − 5)/2 inside, 0 around; black would be −2.5
+
+
+def test_training_batches_crop_and_mirror_as_the_data_set_allows():
+    rows = np.tile(np.arange(1, 6, dtype=np.uint8), (5, 1))
+    images = np.broadcast_to(rows, (400, 1, 5, 5))  # one of 18 kinds is left out with probability (17/18)^400 = 1e-10
+
+    def kinds(crop_padding, flip, augment=True):
+        dataset = Dataset(
+            "rows", images, np.zeros(400, int), images, np.zeros(400, int), ("one",), (0.0,), (1.0,), crop_padding, flip
+        )
+        ((batch, _),) = training_batches(dataset, size=400, seed=(0,), augment=augment)
+        return {image.tobytes() for image in batch}
+
+    assert len(kinds(0, False)) == 1
+    assert len(kinds(0, True)) == 2
+    assert len(kinds(1, False)) == 9
+    assert len(kinds(1, True)) == 18
+    assert kinds(1, True, augment=False) == {rows.astype(np.float32).tobytes()}
+
+
+def test_batches_of_one_epoch_are_augmented_differently():
+    images = np.broadcast_to(marked_images(1, 1, 4, 4), (40, 1, 4, 4)).astype(np.uint8)
+    dataset = Dataset("same", images, np.zeros(40, int), images, np.zeros(40, int), ("one",), (0.0,), (1.0,), 2, True)
+    first, second = training_batches(dataset, size=20, seed=(0,))
+    assert (first[0] != second[0]).any()
+
+
+def test_test_batches_come_in_their_own_order_and_are_only_normalised():
+    digits = load("digits").first(None, 50)
+    batches = list(test_batches(digits, size=16))
+    assert [len(labels) for _, labels in batches] == [16, 16, 16, 2]
+    np.testing.assert_array_equal(np.concatenate([labels for _, labels in batches]), digits.test_labels)
+    images = np.concatenate([images for images, _ in batches])
+    np.testing.assert_array_equal(images, normalise(digits.test_images, digits.mean, digits.std))
+
+
+# -- prefetching ------------------------------------------------------------------------------------------------------
+
+
+def prefetching_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "minidense-prefetch"]
+
+
+def wait_until(holds, seconds: float = 10) -> bool:
+    """Whether `holds()` comes true in time; usually at once, seconds later on a busy machine."""
+    deadline = time.monotonic() + seconds
+    while not holds() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    return holds()
+
+
+@pytest.mark.parametrize("ahead", [1, 2, 5])
+def test_prefetch_keeps_the_order_and_loses_nothing(ahead):
+    assert list(prefetch(range(300), ahead=ahead)) == list(range(300))
+    assert list(prefetch([], ahead=ahead)) == []
+    assert list(prefetch([None, None], ahead=ahead)) == [None, None]
+
+
+def test_prefetch_gives_the_same_batches():
+    digits = load("digits").first(70)
+    plain_batches = training_batches(digits, size=16, seed=(1,))
+    for (a, _), (b, _) in zip(plain_batches, prefetch(training_batches(digits, size=16, seed=(1,))), strict=True):
+        assert a.tobytes() == b.tobytes()
+
+
+def test_prefetch_raises_an_exception_in_its_turn():
+    def failing():
+        yield 1
+        yield 2
+        raise DataError("the disk is gone")
+
+    items = prefetch(failing())
+    assert [next(items), next(items)] == [1, 2]
+    with pytest.raises(DataError, match="the disk is gone"):
+        next(items)
+    assert not prefetching_threads()
+
+
+def test_prefetch_really_runs_ahead_and_not_further_than_allowed():
+    made = []
+
+    def items():
+        for i in range(100):
+            made.append(i)
+            yield i
+
+    batches = prefetch(items(), ahead=3)
+    assert next(batches) == 0
+    assert wait_until(lambda: len(made) >= 4)  # the one handed out and three more, while nobody asks
+    time.sleep(0.05)
+    assert len(made) <= 5  # and one in the maker's hands, for which there is no room
+    batches.close()
+
+
+def test_prefetch_makes_items_while_the_consumer_computes():
+    """The second item is made only after the consumer has taken the first and before it asks again."""
+    taken, made = threading.Event(), threading.Event()
+
+    def items():
+        yield 1
+        assert taken.wait(10)
+        made.set()
+        yield 2
+
+    batches = prefetch(items())
+    assert next(batches) == 1
+    taken.set()
+    assert made.wait(10)
+    assert list(batches) == [2]
+
+
+@pytest.mark.parametrize("how", ["break", "close", "exception", "forgotten"])
+def test_the_thread_ends_when_the_consumer_stops_early(how):
+    stopped = prefetch(itertools.count())
+    next(stopped)
+    assert len(prefetching_threads()) == 1
+    if how == "close":
+        stopped.close()
+    elif how == "exception":
+        with pytest.raises(KeyboardInterrupt):
+            stopped.throw(KeyboardInterrupt)
+    elif how == "break":
+        for _ in stopped:
+            break
+        del stopped
+    else:
+        del stopped
+    assert not prefetching_threads()
+
+
+def test_no_thread_is_left_after_a_whole_epoch():
+    for _ in prefetch(training_batches(numbered(), size=8, seed=(0,))):
+        assert len(prefetching_threads()) <= 1  # it may be done already
+    assert not prefetching_threads()
+
+
+def test_no_thread_starts_before_the_first_item_is_asked_for():
+    batches = prefetch(range(3))
+    assert not prefetching_threads()
+    batches.close()
+
+
+def test_the_package_reads_no_pickle_with_pythons_own_reader():
+    """Whatever a file says, nothing in the package can be made to run it."""
+    for file in Path(minidense.__file__).parent.rglob("*.py"):
+        source = file.read_text(encoding="utf-8")
+        assert "import pickle\n" not in source, file
+        assert "allow_pickle=True" not in source, file
+
+
+def test_a_place_can_be_read_without_write_permission_to_it(binary_folder):
+    before = {file: file.stat().st_mtime_ns for file in binary_folder.iterdir()}
+    archives.read_cifar10(binary_folder)
+    assert {file: file.stat().st_mtime_ns for file in binary_folder.iterdir()} == before
+    shutil.rmtree(binary_folder)
