@@ -86,10 +86,14 @@ class TrainConfig:
             value, kind = getattr(self, f.name), f.metadata["kind"]
             if value is None and f.default is None:
                 continue
-            if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            if kind is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53:
                 object.__setattr__(self, f.name, float(value))
             elif not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
                 raise ConfigError(f"{flag(f.name)} must be of type {kind.__name__}, got {value!r}")
+            if kind is str and (not value or "\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value)):
+                raise ConfigError(
+                    f"{flag(f.name)} must be text, not empty, without zero bytes and writable as UTF-8, got {value!r}"
+                )
             if f.metadata["choices"] and value not in f.metadata["choices"]:
                 raise ConfigError(f"{flag(f.name)}: unknown {value!r}{_nearest(value, f.metadata['choices'])}")
         for name in ("epochs", "batch_size", "limit_train", "limit_test", "threads"):
@@ -118,8 +122,13 @@ class TrainConfig:
         )
 
     def to_toml(self) -> str:
-        """The settings as a TOML file; what is None is left out. JSON's way of writing strings, numbers and booleans is TOML's too."""
-        return "".join(f"{key} = {json.dumps(value)}\n" for key, value in asdict(self).items() if value is not None)
+        """The settings as a TOML file; what is None is left out.
+
+        JSON writes numbers, booleans and strings as TOML does, but for the delete character, which TOML wants escaped.
+        """
+        settings = ((key, value) for key, value in asdict(self).items() if value is not None)
+        lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in settings]
+        return "".join(lines).replace("\x7f", "\\u007f")
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -145,7 +154,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
     """Settings from a config.toml, such as a run folder holds. Raises ConfigError when it cannot be read or names unknown settings."""
     try:
         settings = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, not TOML, a number of 5,000 digits
         raise ConfigError(f"--config {path}: {error}") from None
     known = [f.name for f in fields(TrainConfig)]
     for key in settings:

@@ -111,7 +111,10 @@ def log_sum_exp(x: Tensor, axis=None, *, keepdims: bool = False) -> Tensor:
 
 def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
     """x − ln Σ eˣ: the logarithms of softmax, without its underflow."""
-    return x - log_sum_exp(x, axis, keepdims=True)
+    shifted = (
+        x - x.max(axis, keepdims=True).detach()
+    )  # an offset changes nothing, but near 10⁴ it would cost float32 its digits
+    return shifted - log_sum_exp(shifted, axis, keepdims=True)
 
 
 def softmax(x: Tensor, axis: int = -1) -> Tensor:
@@ -219,8 +222,9 @@ def batch_norm(
         unbiased = op.var * (
             op.m / (op.m - 1)
         )  # running_var estimates the population; the batch itself is divided by m
-        running_mean += momentum * (op.mean - running_mean)
-        running_var += momentum * (unbiased - running_var)
+        for running, batch in ((running_mean, op.mean), (running_var, unbiased)):
+            running *= 1 - momentum
+            running += momentum * batch
     return y
 
 

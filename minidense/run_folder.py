@@ -72,7 +72,7 @@ def folder_for(config: TrainConfig, resume: bool = False) -> RunFolder:
     """
     if config.out is not None:
         path = Path(config.out)
-        if not resume and any((path / name).exists() for name in (LAST, "log.jsonl", "config.toml")):
+        if not resume and holds_a_run(path):
             raise ConfigError(
                 f"--out {path}: already holds a run; choose another folder, or go on with it: --resume {path}"
             )
@@ -82,6 +82,14 @@ def folder_for(config: TrainConfig, resume: bool = False) -> RunFolder:
     while (Path("runs") / _numbered(base, number)).exists():
         number += 1
     return RunFolder(Path("runs") / _numbered(base, number - 1 if resume and number > 1 else number))
+
+
+def holds_a_run(path: Path) -> bool:
+    """Whether a folder has anything in it that a new run would write over. Raises ConfigError when it cannot be looked at."""
+    try:
+        return any((path / name).exists() for name in (LAST, "log.jsonl", "config.toml"))
+    except OSError as error:
+        raise ConfigError(f"--out {path}: {error.strerror}") from None
 
 
 def checkpoint_at(path: str | Path) -> Path:

@@ -350,9 +350,12 @@ def plan(line: CommandLine) -> tuple[TrainConfig, RunFolder, Checkpoint | None]:
         path = folder.checkpoint
     else:
         path = checkpoint_at(line.resume)
-        folder = RunFolder(Path(line.settings["out"])) if "out" in line.settings else RunFolder(path.parent)
+        folder = RunFolder(path.parent)
     saved = Checkpoint.load(path)
-    return TrainConfig(**resumed_settings(saved.config, line.settings)), folder, saved
+    config = TrainConfig(**resumed_settings(saved.config, line.settings))
+    if line.resume != "auto" and "out" in line.settings and Path(line.settings["out"]) != folder.path:
+        folder = folder_for(config)
+    return config, folder, saved
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -362,12 +365,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         history = fit(config, folder=folder, saved=saved)
         print(summary(history, config, folder))
         return DONE
-    except (ConfigError, DataError, DeviceError, CheckpointError) as error:
-        print(f"python -m minidense.train: {error}", file=sys.stderr)
-        return WRONG_COMMAND_LINE
-    except DivergenceError as error:
-        print(f"python -m minidense.train: {error}", file=sys.stderr)
-        return DIVERGED
+    except (ConfigError, DataError, DeviceError, CheckpointError, DivergenceError) as error:
+        print(f"python -m minidense.train: {' '.join(str(error).split())}", file=sys.stderr)  # in one line
+        return DIVERGED if isinstance(error, DivergenceError) else WRONG_COMMAND_LINE
     except KeyboardInterrupt:
         return INTERRUPTED
 

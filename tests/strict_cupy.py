@@ -12,10 +12,42 @@ from types import SimpleNamespace
 import numpy
 
 LACKING = {"vecdot", "errstate", "fromiter"}
-METHODS = "sum mean max min argmax all any reshape transpose astype copy swapaxes item".split()
-UNARY = "neg pos abs invert".split()
-BINARY = "add sub mul truediv floordiv mod pow matmul and_ or_ xor lt le eq ne gt ge".split()
-IN_PLACE = "iadd isub imul itruediv".split()
+METHODS = [
+    "sum",
+    "mean",
+    "max",
+    "min",
+    "argmax",
+    "all",
+    "any",
+    "reshape",
+    "transpose",
+    "astype",
+    "copy",
+    "swapaxes",
+    "item",
+]
+UNARY = ["neg", "pos", "abs", "invert"]
+BINARY = [
+    "add",
+    "sub",
+    "mul",
+    "truediv",
+    "floordiv",
+    "mod",
+    "pow",
+    "matmul",
+    "and_",
+    "or_",
+    "xor",
+    "lt",
+    "le",
+    "eq",
+    "ne",
+    "gt",
+    "ge",
+]
+IN_PLACE = ["iadd", "isub", "imul", "itruediv"]
 
 cuda = SimpleNamespace(
     is_available=lambda: True,

@@ -239,7 +239,7 @@ def test_the_known_names_are_counted_above():
         (lambda: densenet(depth=22, compression=0), "compression"),
         (lambda: densenet(depth=22, compression=1.5), "compression"),
         (lambda: densenet(depth=22, dropout=1.0), "Dropout: p"),
-        (lambda: densenet(depth=22, growth_rate=0), "must be a whole number of at least 1, got 0"),
+        (lambda: densenet(depth=22, growth_rate=0), "growth rate must be a whole number of at least 1, got 0"),
         (lambda: densenet(depth=22, classes=0), "out_features must be"),
         (lambda: create("densnet_bc_100_12"), "unknown model 'densnet_bc_100_12'. Did you mean densenet_bc_100_12"),
         (lambda: create("xyzzy"), "Known names: densenet_40_12"),

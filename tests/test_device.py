@@ -89,7 +89,7 @@ def test_the_stand_in_is_strict():
     with pytest.raises(TypeError):
         x[np.array([0])]
     with pytest.raises(AttributeError):
-        strict_cupy.vecdot  # noqa: B018
+        strict_cupy.vecdot
 
 
 def test_an_unknown_device_is_named():

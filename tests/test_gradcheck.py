@@ -49,7 +49,10 @@ CHANNELS = ((4, 3, 3, 2), (3,), (3,))
 # name: (the wrong op, shapes of its inputs)
 MUTANTS = {
     "batch norm: dx = 0": (lambda: wrong_batch_norm(lambda op, dy, dgamma, dbeta: 0 * dy), CHANNELS),
-    "batch norm: dx doubled": (lambda: mutant(ops.BatchNorm, lambda op, dy: (2 * (g := ops.BatchNorm.backward(op, dy))[0], *g[1:]))(), CHANNELS),
+    "batch norm: dx doubled": (
+        lambda: mutant(ops.BatchNorm, lambda op, dy: (2 * (g := ops.BatchNorm.backward(op, dy))[0], *g[1:]))(),
+        CHANNELS,
+    ),
     "batch norm: statistics taken as constants": (lambda: wrong_batch_norm(lambda op, dy, dgamma, dbeta: scale(op) * dy), CHANNELS),
     "batch norm: mean term forgotten": (
         lambda: wrong_batch_norm(lambda op, dy, dgamma, dbeta: scale(op) * (dy - op.x_hat * per_channel(dgamma / op.m))),
@@ -171,7 +174,7 @@ def test_a_small_error_is_caught(rng):
 
 
 def test_a_missing_gradient_is_caught(rng):
-    with pytest.raises(AssertionError, match="input 1 .* backward gave none"):
+    with pytest.raises(AssertionError, match=r"input 1 .* backward gave none"):
         check_gradients(lambda a, b: a * b.detach(), rng.standard_normal(3), rng.standard_normal(3))
 
 

@@ -92,7 +92,7 @@ def test_backward_through_a_walked_part_explains_itself():
 
 
 def test_backward_without_history_explains_itself():
-    with pytest.raises(md.GraphError, match="nothing was recorded.*no_grad"):
+    with pytest.raises(md.GraphError, match=r"nothing was recorded.*no_grad"):
         md.Tensor(1.0).backward()
     with md.no_grad():
         y = leaf(1.0) * 2
@@ -213,7 +213,7 @@ def test_numbers_and_arrays_take_the_tensors_type():
         x + np.float64(1),
         x - np.array([1.0, 2.0]),
         np.array([1.0, 2.0]) * x,
-        [1.0, 2.0] + x,
+        [1.0, 2.0] + x,  # noqa: RUF005  an addition, not a longer list
         1 / x,
     ):
         assert y.dtype == np.float32

@@ -41,7 +41,7 @@ def test_a_module_added_later_is_found():
 
 def test_a_misspelt_attribute_is_an_error():
     with pytest.raises(AttributeError):
-        Block().wieght  # noqa: B018
+        Block().wieght
 
 
 def test_modes_reach_the_whole_tree_and_leave_recording_alone():

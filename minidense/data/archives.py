@@ -1,8 +1,11 @@
 """The official CIFAR-10 files, as folders or as .tar.gz archives. Nothing is extracted, nothing in them is executed."""
 
+import gzip
 import tarfile
 import zlib
+from functools import partial
 from pathlib import Path
+from typing import IO, cast
 
 import numpy
 
@@ -12,6 +15,7 @@ from .pickles import read_literals
 RECORDS = 10_000  # images in each of the six files
 PIXELS = 3 * 32 * 32
 MEMBER_BYTES = 35_000_000  # the largest official file has 31,035,999; a member over this is hostile
+CHUNK = 2**20  # bytes read at a time
 TRAIN = tuple(f"data_batch_{i}" for i in range(1, 6))
 TEST = ("test_batch",)
 
@@ -49,27 +53,50 @@ def read_files(place: Path, names: list[str]) -> dict[str, bytes]:
             name: _small_enough((place / name).stat().st_size, place / name) or (place / name).read_bytes()
             for name in names
         }
-    found: dict[str, bytes] = {}
     try:
-        with tarfile.open(place, "r:*") as archive:
-            for member in archive:
-                name = member.name.rsplit("/", 1)[-1]
-                _small_enough(member.size, f"{place}: {member.name}")
-                if name not in names:
-                    continue
-                if name in found or not member.isreg():
-                    raise DataError(
-                        f"{place}: {member.name} appears twice or is not a plain file; this is not the official archive"
-                    )
-                content = archive.extractfile(member)
-                assert content is not None  # a plain file always opens
-                found[name] = content.read()
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise DataError(f"{place}: cannot be read as an archive: {error}") from None
+        with gzip.open(place) as unpacked:
+            found = _members(unpacked, place, names)
+            while unpacked.read(CHUNK):  # only at its end does gzip compare its checksum
+                pass
+    except (tarfile.TarError, EOFError, OSError, zlib.error, OverflowError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{place}: damaged, or not a .tar.gz archive: {error}") from None
     missing = [name for name in names if name not in found]
     if missing:
         raise DataError(f"{place}: {', '.join(missing)} missing; this is not the official archive, or it is cut short")
     return found
+
+
+def _members(unpacked, place, names):
+    """The contents of the members with these names, whatever folder they are in."""
+    found: dict[str, bytes] = {}
+    with tarfile.open(fileobj=cast(IO[bytes], _ReadInChunks(unpacked)), mode="r:") as archive:
+        for member in archive:
+            name = member.name.rsplit("/", 1)[-1]
+            _small_enough(member.size, f"{place}: {member.name}")
+            if name not in names:
+                continue
+            if name in found or not member.isreg():
+                raise DataError(
+                    f"{place}: {member.name} appears twice or is not a plain file; this is not the official archive"
+                )
+            content = archive.extractfile(member)
+            assert content is not None  # a plain file always opens
+            found[name] = b"".join(iter(partial(content.read, CHUNK), b""))
+    return found
+
+
+class _ReadInChunks:
+    """A file that refuses to be read in big pieces: a header may claim any size, and would have to be kept in memory whole."""
+
+    def __init__(self, file):
+        self.seek, self.tell, self._read = file.seek, file.tell, file.read
+
+    def read(self, size):
+        if size > CHUNK:
+            raise ValueError(f"a header of {size:,} bytes")
+        return self._read(size)
 
 
 def _small_enough(size, name):

@@ -155,6 +155,8 @@ def densenet(
             f"densenet: depth {depth} does not make three equal blocks: (depth − 4) must divide by {convolutions}. "
             f"Nearest: {', '.join(map(str, nearest))}"
         )
+    if not isinstance(growth_rate, int) or growth_rate < 1:
+        raise ConfigError(f"densenet: growth rate must be a whole number of at least 1, got {growth_rate!r}")
     if not 0 < compression <= 1:
         raise ConfigError(
             f"densenet: compression is the share of channels a transition keeps, above 0 and at most 1; got {compression}"

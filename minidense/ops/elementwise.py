@@ -114,10 +114,11 @@ class ReLU(Op):
 
 
 class Sigmoid(Op):
-    """y = 1/(1 + e⁻ˣ) = (1 + tanh(x/2))/2,  dx = y·(1 − y)·dy.  The second form never overflows."""
+    """y = 1/(1 + e⁻ˣ),  dx = y·(1 − y)·dy.  Written as e^min(x, 0)/(1 + e^−|x|), which neither overflows nor cancels."""
 
     def forward(self, x):
-        self.y = 0.5 + 0.5 * array_module(x).tanh(0.5 * x)
+        xp = array_module(x)
+        self.y = xp.exp(xp.minimum(x, 0)) / (1 + xp.exp(-abs(x)))
         return self.y
 
     def backward(self, dy):

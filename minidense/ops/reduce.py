@@ -66,15 +66,17 @@ class Max(Reduction):
 
 
 class LogSumExp(Reduction):
-    """y = ln Σ eˣ = c + ln Σ eˣ⁻ᶜ with c = max x, so that nothing overflows;  dx = eˣ⁻ʸ·dy, the softmax"""
+    """y = ln Σ eˣ = c + ln Σ eˣ⁻ᶜ with c = max x, so that nothing overflows;  dx = softmax(x)·dy"""
 
     def forward(self, x):
         self.look_at(x)
         xp = array_module(x)
         largest = x.max(self.axes, keepdims=True)
-        y = largest + xp.log(xp.exp(x - largest).sum(self.axes, keepdims=True))
-        self.x, self.y = x, y
+        powers = xp.exp(x - largest)
+        total = powers.sum(self.axes, keepdims=True)
+        self.p = powers / total  # the softmax
+        y = largest + xp.log(total)
         return y if self.keepdims else y.reshape([n for i, n in enumerate(x.shape) if i not in self.axes])
 
     def backward(self, dy):
-        return (array_module(dy).exp(self.x - self.y) * self.spread(dy),)
+        return (self.p * self.spread(dy),)
