@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,26 @@ import safetensors
 import safetensors.numpy
 
 from .backend import to_device, to_numpy
-from .errors import CheckpointError
+from .config import TrainConfig
+from .errors import CheckpointError, ConfigError
 from .nn import Module
 from .optim import SGD
 from .tensor import Tensor
 
 FORMAT = "minidense-training-1"
 MODEL, VELOCITY = "model.", "velocity."
+
+
+@dataclass
+class Progress:
+    """Where an epoch stands. loss and hits are sums over the images seen so far."""
+
+    epoch: int = 0  # 0-based
+    step: int = 0  # steps done in this epoch
+    images: int = 0
+    loss: float = 0.0
+    hits: int = 0
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -27,13 +40,13 @@ class Checkpoint:
     arrays    the model's state_dict under "model.…" and the optimiser's velocities under "velocity.…"
     config    the run's settings
     history   one record for each finished epoch
-    progress  where the unfinished epoch stands, see train.Progress
+    progress  where the unfinished epoch stands
     """
 
     arrays: dict[str, numpy.ndarray]
     config: dict[str, Any]
     history: list[dict[str, Any]]
-    progress: dict[str, Any]
+    progress: Progress
 
     @classmethod
     def of(cls, model: Module, optimizer: SGD, **state) -> "Checkpoint":
@@ -64,7 +77,7 @@ class Checkpoint:
 
     def save(self, path: Path) -> None:
         """Write the checkpoint; after a crash at any moment there is the old file or the new one."""
-        notes = {"format": FORMAT, "config": self.config, "history": self.history, "progress": self.progress}
+        notes = {"format": FORMAT, "config": self.config, "history": self.history, "progress": asdict(self.progress)}
         write_whole(path, safetensors.numpy.save(self.arrays, {key: json.dumps(value) for key, value in notes.items()}))
 
     @classmethod
@@ -72,14 +85,20 @@ class Checkpoint:
         """Read a checkpoint. Raises CheckpointError when it is not one or is damaged."""
         arrays, notes = _read(path)
         try:
-            notes = {key: json.loads(value) for key, value in notes.items()}
-            if notes.pop("format") != FORMAT:
-                raise KeyError("format")
-            return cls(arrays, **notes)
-        except (KeyError, TypeError, ValueError):
+            config, history, progress, form = (
+                json.loads(notes[key]) for key in ("config", "history", "progress", "format")
+            )
+        except (KeyError, ValueError, RecursionError):
+            form = None
+        if form != FORMAT:
             raise CheckpointError(
                 f"{path}: weights only, or another program's file; training can resume from a last.safetensors"
-            ) from None
+            )
+        try:
+            TrainConfig(**config)
+            return cls(arrays, config, list(history), Progress(**progress))
+        except (TypeError, ConfigError) as error:
+            raise CheckpointError(f"{path}: written by another version of minidense: {error}") from None
 
 
 def save_weights(weights: dict[str, numpy.ndarray], path: str | Path) -> None:
@@ -98,7 +117,12 @@ def _read(path):
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118  not a dictionary
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file") from None
-    except (OSError, safetensors.SafetensorError) as error:
+    except (
+        OSError,
+        TypeError,
+        AttributeError,
+        safetensors.SafetensorError,
+    ) as error:  # Type, Attribute: a float type NumPy lacks
         raise CheckpointError(f"{path}: cannot be read as safetensors: {error}") from None
 
 

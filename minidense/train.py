@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import signal
+import math
+import shlex
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,38 +18,18 @@ from tqdm import tqdm
 from . import functional as F
 from . import models
 from .backend import synchronise, to_device
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, Progress
 from .config import CommandLine, TrainConfig, parse, resumed_settings
 from .data import Dataset, load, prefetch, test_batches, training_batches
 from .errors import CheckpointError, ConfigError, DataError, DeviceError, DivergenceError
+from .interrupt import Stopped, Stopping, stop_on_ctrl_c
 from .nn import Module, seed_dropout
 from .optim import SGD
+from .report import TABLE_HEAD, forecast, summary, table_row, typical_seconds
 from .run_folder import RunFolder, checkpoint_at, folder_for
 from .tensor import Tensor, no_grad
 
 DONE, WRONG_COMMAND_LINE, DIVERGED, INTERRUPTED = 0, 2, 3, 130
-
-
-@dataclass
-class Progress:
-    """Where an epoch stands. loss and hits are sums over the images seen so far."""
-
-    epoch: int = 0  # 0-based
-    step: int = 0  # steps done in this epoch
-    images: int = 0
-    loss: float = 0.0
-    hits: int = 0
-    seconds: float = 0.0
-
-
-class Stopping:
-    """Whether somebody asked to stop; looked at between two steps."""
-
-    asked = False
-
-
-class Stopped(Exception):
-    """Somebody asked to stop, and the step at hand is finished."""
 
 
 def train_epoch(
@@ -85,6 +63,7 @@ def train_epoch(
         bar.update()
         if progress.step % 20 == 0 or progress.step == steps or stopping.asked:
             tally.read()
+            refuse_divergence(progress.loss, f"in epoch {progress.epoch + 1}, at or before step {progress.step}")
             bar.set_postfix_str(
                 f"{progress.images / progress.seconds:.0f} images/s, loss {progress.loss / progress.images:.3f}"
             )
@@ -124,17 +103,12 @@ class Tally:
         self.progress.images += len(labels)
 
     def read(self) -> None:
-        """Bring `progress` up to date. Raises DivergenceError when the loss is not a finite number any more."""
+        """Bring `progress` up to date."""
         synchronise(self.device)
         now, progress = time.perf_counter(), self.progress
         progress.seconds += now - self.started
         self.started = now
         progress.loss, progress.hits = float(self.loss), int(self.hits)
-        if not numpy.isfinite(progress.loss):
-            raise DivergenceError(
-                f"the loss became {progress.loss} in epoch {progress.epoch + 1}, at or before step {progress.step}: "
-                "training has diverged. Try a lower --learning-rate"
-            )
 
 
 def fit(
@@ -152,14 +126,18 @@ def fit(
 
     Raises KeyboardInterrupt after Ctrl-C, when the state has been saved; a second Ctrl-C does not wait.
     """
-    with threadpoolctl.threadpool_limits(config.threads, user_api="blas"), stop_on_ctrl_c() as stopping:
+    with (
+        threadpoolctl.threadpool_limits(config.threads, user_api="blas"),
+        numpy.errstate(over="ignore", invalid="ignore"),  # a run that diverges is told once, by refuse_divergence
+        stop_on_ctrl_c() as stopping,
+    ):
         dataset = load(config.data, config.data_dir).first(config.limit_train, config.limit_test)
         model, optimizer = build(config, dataset)
         history: list[dict[str, Any]] = []
         progress = Progress()
         if saved is not None:
             saved.restore(model, optimizer)
-            history, progress = list(saved.history), Progress(**saved.progress)
+            history, progress = list(saved.history), replace(saved.progress)
         folder = folder or folder_for(config)
         folder.begin(config)
 
@@ -179,23 +157,26 @@ def fit(
                     train_epoch(model, optimizer, dataset, config, progress, stopping, bar)
                     bar.set_description_str(f"{name}, testing")
                     test_loss, test_accuracy = evaluate(model, dataset, config, stopping)
+                refuse_divergence(test_loss, f"on the test images after epoch {progress.epoch + 1}")
                 history.append(record_of(config, progress, test_loss, test_accuracy))
                 progress = Progress(epoch=progress.epoch + 1)
-                folder.save(
-                    Checkpoint.of(model, optimizer, config=asdict(config), history=history, progress=asdict(progress))
-                )
+                folder.save(Checkpoint.of(model, optimizer, config=asdict(config), history=history, progress=progress))
                 folder.draw(history, title=f"{config.model} on {config.data}")
                 say(table_row(history[-1], config.epochs))
         except Stopped:
-            folder.save(
-                Checkpoint.of(model, optimizer, config=asdict(config), history=history, progress=asdict(progress))
-            )
+            folder.save(Checkpoint.of(model, optimizer, config=asdict(config), history=history, progress=progress))
             say(
                 f"Stopped in epoch {progress.epoch + 1} after step {progress.step}; everything is saved. "
-                f"Go on with: python -m minidense.train --resume {folder}"
+                f"Go on with: python -m minidense.train --resume {shlex.quote(str(folder))}"
             )
             raise KeyboardInterrupt from None
     return history
+
+
+def refuse_divergence(loss: float, where: str) -> None:
+    """Raise DivergenceError when a loss is not a finite number any more."""
+    if not math.isfinite(loss):
+        raise DivergenceError(f"the loss became {loss} {where}: training has diverged. Try a lower --learning-rate")
 
 
 def build(config: TrainConfig, dataset: Dataset) -> tuple[Module, SGD]:
@@ -237,21 +218,6 @@ def record_of(config: TrainConfig, progress: Progress, test_loss: float, test_ac
     }
 
 
-# -- what a person sees ---------------------------------------------------------------------------------------------
-
-TABLE_HEAD = "  epoch      rate   train loss   acc %   test loss   acc %   images/s   minutes"
-
-
-def table_row(record: dict[str, Any], epochs: int) -> str:
-    """A record as one line under TABLE_HEAD."""
-    return (
-        f"{record['epoch']:3d}/{epochs:<3d} {record['learning_rate']:9.3g} "
-        f"{record['train_loss']:12.4f} {100 * record['train_accuracy']:7.2f} "
-        f"{record['test_loss']:11.4f} {100 * record['test_accuracy']:7.2f} "
-        f"{record['images_per_second']:10.0f} {record['seconds'] / 60:9.1f}"
-    )
-
-
 def seconds_per_epoch(config: TrainConfig, dataset: Dataset) -> float:
     """How long an epoch and its test will take here: a few steps on a twin of the model, which is then thrown away."""
     model, optimizer = build(config, dataset)
@@ -272,72 +238,6 @@ def seconds_per_epoch(config: TrainConfig, dataset: Dataset) -> float:
     model.eval()
     test = typical_seconds(test_step, config.device)
     return (step * len(dataset.train_images) + test * len(dataset.test_images)) / len(labels)
-
-
-def typical_seconds(action: Callable[[], None], device: str) -> float:
-    """Median over up to five calls, after one to warm up; fewer when they are long."""
-    seconds: list[float] = []
-    while len(seconds) < 6 and sum(seconds) < 5:
-        synchronise(device)
-        start = time.perf_counter()
-        action()
-        synchronise(device)
-        seconds.append(time.perf_counter() - start)
-    return float(numpy.median(seconds[1:] or seconds))
-
-
-def forecast(epochs: int, seconds: float, config: TrainConfig) -> str:
-    """A sentence on how long the run will take, and what would be quicker where that is long."""
-    total = timedelta(seconds=epochs * seconds)
-    text = f"An epoch takes about {duration(seconds)} here; {epochs} of them about {duration(total.total_seconds())}"
-    if total > timedelta(minutes=10):
-        text += f", until {datetime.now() + total:%A %d %B, %H:%M}"
-    if total > timedelta(hours=3) and config.device == "cpu":
-        text += ".\nQuicker: --device gpu, or less work: --model densenet_bc_22_12 --epochs 10 --schedule one_cycle"
-    return text
-
-
-def duration(seconds: float) -> str:
-    """Seconds in the unit a person would choose."""
-    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} seconds" if seconds >= 2 else f"{seconds:.1f} seconds"
-
-
-def summary(history: Sequence[dict[str, Any]], config: TrainConfig, folder: RunFolder) -> str:
-    """The last lines of a run: what came out, where it lies, and what to try next."""
-    last, minutes = history[-1], sum(record["seconds"] for record in history)
-    if config.data == "digits":
-        hint = "photographs (README: getting CIFAR-10): --model densenet_bc_22_12 --epochs 10 --schedule one_cycle"
-    else:
-        hint = "the paper's network: --model densenet_bc_100_12"
-    return (
-        f"Test accuracy {100 * last['test_accuracy']:.2f} % after {last['epoch']} epochs and {duration(minutes)} of training.\n"
-        f"Learning curves: {folder.curves}; weights: {folder.path / 'weights.safetensors'}\n"
-        f"Next: {hint}; a GPU: --device gpu; then the lessons (README: what comes next)"
-    )
-
-
-@contextmanager
-def stop_on_ctrl_c() -> Iterator[Stopping]:
-    """Turn the first Ctrl-C into a request, so that no step is cut in two; the second one stops at once."""
-    stopping = Stopping()
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may listen to signals
-        yield stopping
-        return
-
-    def ask(signum, frame):
-        if stopping.asked:
-            raise KeyboardInterrupt
-        stopping.asked = True
-        print("\nFinishing this step and saving; Ctrl-C again stops at once.", file=sys.stderr)
-
-    before = signal.signal(signal.SIGINT, ask)
-    try:
-        yield stopping
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def plan(line: CommandLine) -> tuple[TrainConfig, RunFolder, Checkpoint | None]:

@@ -444,17 +444,18 @@ DAMAGED_ARCHIVES = {
     "empty": lambda raw: b"",
     "a web page": lambda raw: b"<html>log in to the network</html>" * 50,
     "zeros": lambda raw: bytes(10_000),
+    "zeros in gzip": lambda raw: gzip.compress(bytes(10_000)),
     "gzip cut": lambda raw: cut_in_half(gzip.compress(raw)),
     "gzip with a wrong byte": lambda raw: one_byte_wrong(gzip.compress(raw)),
     "gzip without its last byte": lambda raw: gzip.compress(raw)[:-1],
     "gzip of half an archive": lambda raw: gzip.compress(cut_in_half(raw)),
     "xz cut": lambda raw: cut_in_half(lzma.compress(raw, preset=0)),
     "xz with a wrong byte": lambda raw: one_byte_wrong(lzma.compress(raw, preset=0)),
-    "a size of -1": lambda raw: raw[:124] + b"\xff" * 12 + raw[136:],
-    "a size of 2^70": lambda raw: first_header(raw, 2**70),
-    "a long name of 2^70 bytes": lambda raw: first_header(raw, 2**70, tarfile.GNUTYPE_LONGNAME),
-    "a long name of 2^45 bytes": lambda raw: first_header(raw, 2**45, tarfile.GNUTYPE_LONGNAME),
-    "a pax header of 2^45 bytes": lambda raw: first_header(raw, 2**45, tarfile.XHDTYPE),
+    "a size of -1": lambda raw: gzip.compress(raw[:124] + b"\xff" * 12 + raw[136:]),
+    "a size of 2^70": lambda raw: gzip.compress(first_header(raw, 2**70)),
+    "a long name of 2^70 bytes": lambda raw: gzip.compress(first_header(raw, 2**70, tarfile.GNUTYPE_LONGNAME)),
+    "a long name of 2^45 bytes": lambda raw: gzip.compress(first_header(raw, 2**45, tarfile.GNUTYPE_LONGNAME)),
+    "a pax header of 2^45 bytes": lambda raw: gzip.compress(first_header(raw, 2**45, tarfile.XHDTYPE)),
 }
 
 
@@ -475,6 +476,15 @@ def test_a_gigantic_header_is_refused_before_it_fills_the_memory(kind, tmp_path,
     place = tmp_path / BINARY_ARCHIVE
     place.write_bytes(gzip.compress(member.tobuf() + bytes(100_000_000 + -100_000_000 % 512) + tar([]), 1))
     with memory_below(50_000_000), pytest.raises(DataError, match=BINARY_ARCHIVE):  # the largest official file is 31 MB
+        archives.read_cifar10(place)
+
+
+def test_an_archive_of_very_many_members_is_refused_before_their_names_fill_the_memory(tmp_path, small):
+    """tarfile remembers every member, 400 bytes each, and gzip makes millions of them from a small file."""
+    member, _ = plain("cifar/x", b"")
+    place = tmp_path / BINARY_ARCHIVE
+    place.write_bytes(gzip.compress(member.tobuf() * 20_000 + tar([]), 1))
+    with memory_below(4_000_000), pytest.raises(DataError, match=BINARY_ARCHIVE):
         archives.read_cifar10(place)
 
 
@@ -610,6 +620,9 @@ POISON = {
     "a call among the labels": P2 + b"}(" + text(b"labels") + b"](" + MKDIR + b"eu.",
     "a call as a dictionary's key": P2 + b"}(" + MKDIR + b"K\x01u.",
     "a call whose result is thrown away": P2 + MKDIR + b"0}.",
+    "a call in a good file": python2_pickle(*PARTS["test_batch"], b"TITLE").replace(
+        text(b"TITLE"), b"](" + MKDIR + b"e", 1
+    ),
     "a call before a good pickle": P2 + MKDIR + b"0" + python2_pickle(*PARTS["test_batch"], b"test")[2:],
 }
 
@@ -820,8 +833,8 @@ def test_mutated_archives_are_refused_or_read(changes, repair):
         raw[header + 148 : header + 156] = b" " * 8
         raw[header + 148 : header + 156] = b"%06o\0 " % sum(raw[header : header + 512])
     with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder) / "cifar.tar"
-        place.write_bytes(raw)
+        place = Path(folder) / BINARY_ARCHIVE
+        place.write_bytes(gzip.compress(raw, 1))
         with suppress(DataError):
             archives.read_files(place, ["a", "b"])
 

@@ -18,7 +18,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from minidense import ops, plots, run_folder, train
+from minidense import ops, plots, report, run_folder, train
 from minidense.checkpoint import Checkpoint, load_weights
 from minidense.config import TrainConfig, read_toml
 from minidense.data import load
@@ -227,20 +227,20 @@ def test_a_resumed_run_forecasts_what_is_left(tmp_path, quick, at_step, capsys):
     ],
 )
 def test_durations_come_in_the_unit_a_person_would_choose(seconds, text):
-    assert train.duration(seconds) == text
+    assert report.duration(seconds) == text
 
 
 def test_only_a_long_forecast_names_the_hour_and_only_a_very_long_one_advises():
-    assert "until" not in train.forecast(10, 59, TrainConfig())
-    assert "until" in train.forecast(11, 60, TrainConfig())
-    assert "Quicker" not in train.forecast(3, 3600, TrainConfig())
-    assert "--device gpu" in train.forecast(4, 3600, TrainConfig())
-    assert "Quicker" not in train.forecast(4, 3600, TrainConfig(device="gpu"))
+    assert "until" not in report.forecast(10, 59, TrainConfig())
+    assert "until" in report.forecast(11, 60, TrainConfig())
+    assert "Quicker" not in report.forecast(3, 3600, TrainConfig())
+    assert "--device gpu" in report.forecast(4, 3600, TrainConfig())
+    assert "Quicker" not in report.forecast(4, 3600, TrainConfig(device="gpu"))
 
 
 def test_a_forecast_beyond_the_calendar_is_still_a_forecast():
     """A few zeros too many in --epochs: 114,000 years."""
-    assert "days" in train.forecast(10**9, 3600, TrainConfig(epochs=10**9))
+    assert "days" in report.forecast(10**9, 3600, TrainConfig(epochs=10**9))
 
 
 # -- the learning rate ------------------------------------------------------------------------------------------------
@@ -326,7 +326,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(step, finished, tmp_path, quick,
     assert f"python -m minidense.train --resume {folder}" in out
     assert "Ctrl-C again stops at once" in err
     saved = Checkpoint.load(folder / "last.safetensors")
-    assert (saved.progress["epoch"], saved.progress["step"], saved.progress["images"]) == (epoch, done, 32 * done)
+    assert (saved.progress.epoch, saved.progress.step, saved.progress.images) == (epoch, done, 32 * done)
     assert len(saved.history) == len(log_of(folder)) == epoch
 
     assert train.main(["--resume", str(folder)]) == train.DONE
@@ -372,7 +372,7 @@ def test_a_run_that_ended_between_two_epochs_goes_on_to_the_same_bits(finished, 
 
     with pytest.raises(OSError, match="terminal"):
         train.fit(config_of(out=str(folder)), say=crash_after_an_epoch)
-    assert Checkpoint.load(folder / "last.safetensors").progress["epoch"] == 1
+    assert Checkpoint.load(folder / "last.safetensors").progress.epoch == 1
     assert train.main(["--resume", str(folder / "last.safetensors")]) == train.DONE
     assert_same_run(folder, finished.folder)
 
@@ -403,7 +403,7 @@ def test_resume_auto_starts_fresh_where_nothing_is_and_goes_on_where_something_i
     folder = tmp_path / "run"
     at_step(7, ctrl_c)
     assert train.main([*command(folder), "--resume", "auto"]) == train.INTERRUPTED
-    assert Checkpoint.load(folder / "last.safetensors").progress["epoch"] == 1
+    assert Checkpoint.load(folder / "last.safetensors").progress.epoch == 1
     assert train.main([*command(folder), "--resume", "auto"]) == train.DONE
     assert_same_run(folder, finished.folder)
 
