@@ -306,10 +306,10 @@ def test_what_a_crash_left_is_overwritten_by_the_next_write(tmp_path):
 def test_a_process_killed_while_it_writes_leaves_a_whole_checkpoint(tmp_path):
     """Five kills in the middle of a loop that writes 200 kB files as fast as it can. Written in place, most would be lost."""
     code = (
-        "import numpy, pathlib, itertools\nfrom minidense.checkpoint import Checkpoint\n"
+        "import numpy, pathlib, itertools\nfrom minidense.checkpoint import Checkpoint, Progress\n"
         "print('ready', flush=True)\n"
         "for i in itertools.count():\n"
-        "    Checkpoint({'model.x': numpy.full(50_000, i, 'f4')}, {'i': i}, [], {}).save(pathlib.Path('last.safetensors'))\n"
+        "    Checkpoint({'model.x': numpy.full(50_000, i, 'f4')}, {'seed': i}, [], Progress()).save(pathlib.Path('last.safetensors'))\n"
     )
     for attempt in range(5):
         writer = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE)
@@ -324,7 +324,7 @@ def test_a_process_killed_while_it_writes_leaves_a_whole_checkpoint(tmp_path):
             writer.wait()
             writer.stdout.close()
         checkpoint = Checkpoint.load(tmp_path / "last.safetensors")
-        assert (checkpoint.arrays["model.x"] == checkpoint.config["i"]).all()
+        assert (checkpoint.arrays["model.x"] == checkpoint.config["seed"]).all()
     assert {path.name for path in tmp_path.iterdir()} <= {"last.safetensors", ".last.safetensors.tmp"}
 
 
