@@ -15,8 +15,7 @@ from .errors import (
     ShapeError,
 )
 from .tensor import Tensor, no_grad
-
-__version__ = "0.1.0"
+from .version import __version__
 
 __all__ = [
     "CheckpointError",
@@ -30,6 +29,7 @@ __all__ = [
     "MinidenseError",
     "ShapeError",
     "Tensor",
+    "__version__",
     "array_module",
     "data",
     "functional",

@@ -42,8 +42,7 @@ def library(device) -> Any:
 
     Raises DeviceError when the device is unknown, CuPy is not installed, or no GPU answers.
     """
-    if device not in DEVICES:
-        raise DeviceError(f"unknown device {device!r}: choose one of {', '.join(DEVICES)}")
+    check_device(device)
     if device == "cpu":
         return numpy
     try:
@@ -59,8 +58,15 @@ def library(device) -> Any:
     return cupy
 
 
+def check_device(device) -> None:
+    """Raises DeviceError when there is no device of this name."""
+    if device not in DEVICES:
+        raise DeviceError(f"unknown device {device!r}: choose one of {', '.join(DEVICES)}")
+
+
 def to_device(array, device):
-    """The same numbers on `device`; the array itself when it is there already."""
+    """The same numbers on `device`; the array itself when it is there already. Raises DeviceError as ``library`` does."""
+    check_device(device)
     if device_of(array) == device:
         return array
     return library(device).asarray(array) if device == "gpu" else to_numpy(array)

@@ -32,6 +32,14 @@ class Progress:
     hits: int = 0
     seconds: float = 0.0
 
+    def is_sound(self) -> bool:
+        """Whether these can be the numbers of a run: counts are whole, and steps have shown images."""
+        counts = (self.epoch, self.step, self.images, self.hits)
+        whole = all(type(count) is int and count >= 0 for count in counts)
+        return (
+            whole and (self.step > 0) == (self.images > 0) and all(type(x) is float for x in (self.loss, self.seconds))
+        )
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -96,9 +104,13 @@ class Checkpoint:
             )
         try:
             TrainConfig(**config)
-            return cls(arrays, config, list(history), Progress(**progress))
+            where = Progress(**progress)
         except (TypeError, ConfigError) as error:
             raise CheckpointError(f"{path}: written by another version of minidense: {error}") from None
+        sound = isinstance(history, list) and all(isinstance(record, dict) for record in history)
+        if not sound or not where.is_sound() or where.epoch != len(history):
+            raise CheckpointError(f"{path}: damaged: {where} does not go with a history of {history!r:.100}")
+        return cls(arrays, config, history, where)
 
 
 def save_weights(weights: dict[str, numpy.ndarray], path: str | Path) -> None:
@@ -117,12 +129,8 @@ def _read(path):
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118  not a dictionary
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file") from None
-    except (
-        OSError,
-        TypeError,
-        AttributeError,
-        safetensors.SafetensorError,
-    ) as error:  # Type, Attribute: a float type NumPy lacks
+    # TypeError and AttributeError: a float type that NumPy lacks.
+    except (OSError, TypeError, AttributeError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{path}: cannot be read as safetensors: {error}") from None
 
 

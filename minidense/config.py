@@ -17,6 +17,7 @@ from .backend import DEVICES
 from .data import DATASETS
 from .errors import ConfigError
 
+MOST = 10**9  # epochs, images, threads: beyond this a number is a slip
 SCHEDULES = ("step", "cosine", "one_cycle")
 
 
@@ -28,11 +29,13 @@ def knob(
     unit: str = "",
     kind: type | None = None,
     choices: Sequence[str] | None = None,
+    none: str = "",
 ) -> Any:
-    """A field with all that the command line says about it."""
+    """A field with all that the command line says about it; `none` is what a default of None means."""
+    kind = kind or type(default)
     return field(
         default=default,
-        metadata={"group": group, "help": text, "unit": unit, "kind": kind or type(default), "choices": choices},
+        metadata={"group": group, "help": text, "unit": unit, "kind": kind, "choices": choices, "none": none},
     )
 
 
@@ -51,10 +54,14 @@ class TrainConfig:
     )
     data: str = knob("what", "cifar10", "data set", choices=tuple(DATASETS))
     data_dir: str | None = knob(
-        "what", None, "where its files lie; else $MINIDENSE_DATA, datasets/, or the cache", unit="FOLDER", kind=str
+        "what", None, "where its files lie", unit="FOLDER", kind=str, none="$MINIDENSE_DATA, datasets/, the cache"
     )
-    limit_train: int | None = knob("what", None, "use only the first N training images", unit="IMAGES", kind=int)
-    limit_test: int | None = knob("what", None, "use only the first N test images", unit="IMAGES", kind=int)
+    limit_train: int | None = knob(
+        "what", None, "use only the first so many training images", unit="IMAGES", kind=int, none="all"
+    )
+    limit_test: int | None = knob(
+        "what", None, "use only the first so many test images", unit="IMAGES", kind=int, none="all"
+    )
 
     epochs: int = knob("recipe", 300, "passes over the training images", unit="EPOCHS")
     batch_size: int = knob("recipe", 64, "images in one step", unit="IMAGES")
@@ -73,12 +80,10 @@ class TrainConfig:
     augment: bool = knob("recipe", True, "crop at random and mirror the training images (digits: only crop)")
 
     device: str = knob("machine", "cpu", "where to compute", choices=DEVICES)
-    threads: int | None = knob(
-        "machine", None, "BLAS threads; else as many as there are cores", unit="THREADS", kind=int
-    )
+    threads: int | None = knob("machine", None, "BLAS threads", unit="THREADS", kind=int, none="one a core")
     seed: int = knob("machine", 0, "same seed, machine and threads: the same bits", unit="NUMBER")
     out: str | None = knob(
-        "machine", None, "run folder; else runs/MODEL-DATA, numbered where that is taken", unit="FOLDER", kind=str
+        "machine", None, "run folder", unit="FOLDER", kind=str, none="runs/MODEL-DATA, numbered where that is taken"
     )
 
     def __post_init__(self):
@@ -98,13 +103,13 @@ class TrainConfig:
                 raise ConfigError(f"{flag(f.name)}: unknown {value!r}{_nearest(value, f.metadata['choices'])}")
         for name in ("epochs", "batch_size", "limit_train", "limit_test", "threads"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{flag(name)} must be at least 1, got {value}")
+            if value is not None and not 1 <= value <= MOST:
+                raise ConfigError(f"{flag(name)} must be at least 1 and at most {MOST:,}, got {value}")
         self._check("learning_rate", self.learning_rate > 0, "above 0")
         self._check("momentum", 0 <= self.momentum < 1, "at least 0 and below 1")
         self._check("weight_decay", self.weight_decay >= 0, "at least 0")
         self._check("dropout", 0 <= self.dropout < 1, "at least 0 and below 1")
-        self._check("seed", 0 <= self.seed < 2**63, "at least 0")
+        self._check("seed", 0 <= self.seed < 2**63, "at least 0 and below 2**63")
 
     def _check(self, name, holds, wanted):
         value = getattr(self, name)
@@ -172,7 +177,11 @@ class CommandLine:
 
 
 def parse(argv: Sequence[str] | None = None) -> CommandLine:
-    """Read a command line. Exits with code 2 and one line on standard error when it is wrong, with code 0 for --help."""
+    """Read a command line.
+
+    A wrong one exits with code 2 and one line on standard error, or raises ConfigError when an option is known but not its
+    value; --help exits with code 0.
+    """
     given = vars(_parser().parse_args(argv))
     resume, preset, file = given.pop("resume", None), given.pop("preset", None), given.pop("config", None)
     if preset is not None and preset not in PRESETS:
@@ -187,7 +196,9 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         if message.startswith("unrecognized arguments: --"):
             typed = message.split()[2].split("=")[0]
-            message = f"unknown option {typed}{_nearest(typed, [o for a in self._actions for o in a.option_strings])}"
+            known = {option.lstrip("-"): option for action in self._actions for option in action.option_strings}
+            near = difflib.get_close_matches(typed.lstrip("-"), known, n=1)
+            message = f"unknown option {typed}; {f'did you mean {known[near[0]]}?' if near else 'see --help'}"
         self.exit(2, f"{self.prog}: {message}\n")
 
 
@@ -220,12 +231,12 @@ def _parser() -> argparse.ArgumentParser:
     groups["start"].add_argument(
         "--resume",
         metavar="PATH|auto",
-        help="go on with a run folder or checkpoint; auto: with --out, if it holds one (default: no)",
+        help="go on with a run folder or checkpoint; auto: with the run folder, if it holds one (default: no)",
     )
     for f in fields(TrainConfig):
         meta = f.metadata
         group, text = groups[meta["group"]], meta["help"]
-        shown = "" if f.default is None else f" (default: {_shown(f.default)})"
+        shown = f" (default: {meta['none'] if f.default is None else _shown(f.default)})"
         if meta["kind"] is bool:
             group.add_argument(flag(f.name), action=argparse.BooleanOptionalAction, help=text + shown)
         else:

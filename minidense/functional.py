@@ -10,7 +10,9 @@ import numpy
 
 from . import ops
 from .backend import array_module, to_device
-from .errors import ConfigError, ShapeError
+from .errors import ConfigError, DTypeError
+from .ops.loss import check_labels
+from .ops.norm import check_shapes
 from .tensor import Tensor, apply
 
 # -- element by element ---------------------------------------------------------------------------------------------
@@ -38,7 +40,7 @@ def div(a: Tensor, b) -> Tensor:
 
 def neg(x: Tensor) -> Tensor:
     """−x"""
-    return -x
+    return apply(ops.Neg(), x)
 
 
 def power(x: Tensor, exponent: float) -> Tensor:
@@ -48,12 +50,12 @@ def power(x: Tensor, exponent: float) -> Tensor:
 
 def exp(x: Tensor) -> Tensor:
     """eˣ"""
-    return x.exp()
+    return apply(ops.Exp(), x)
 
 
 def log(x: Tensor) -> Tensor:
     """Natural logarithm; of 0 it is −∞, of negative numbers NaN, as in NumPy."""
-    return x.log()
+    return apply(ops.Log(), x)
 
 
 def relu(x: Tensor) -> Tensor:
@@ -91,17 +93,17 @@ def dropout(x: Tensor, p: float = 0.5, *, rng: numpy.random.Generator, training:
 
 def sum(x: Tensor, axis=None, *, keepdims: bool = False) -> Tensor:  # noqa: A001  the field's name for it
     """Σ x over `axis` (None: all, an int, or a tuple of ints)."""
-    return x.sum(axis, keepdims=keepdims)
+    return apply(ops.Sum(axis, keepdims), x)
 
 
 def mean(x: Tensor, axis=None, *, keepdims: bool = False) -> Tensor:
     """Arithmetic mean over `axis`."""
-    return x.mean(axis, keepdims=keepdims)
+    return apply(ops.Mean(axis, keepdims), x)
 
 
 def max(x: Tensor, axis=None, *, keepdims: bool = False) -> Tensor:  # noqa: A001  the field's name for it
     """Largest value over `axis`; values that tie share the gradient equally."""
-    return x.max(axis, keepdims=keepdims)
+    return apply(ops.Max(axis, keepdims), x)
 
 
 def log_sum_exp(x: Tensor, axis=None, *, keepdims: bool = False) -> Tensor:
@@ -111,9 +113,8 @@ def log_sum_exp(x: Tensor, axis=None, *, keepdims: bool = False) -> Tensor:
 
 def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
     """x − ln Σ eˣ: the logarithms of softmax, without its underflow."""
-    shifted = (
-        x - x.max(axis, keepdims=True).detach()
-    )  # an offset changes nothing, but near 10⁴ it would cost float32 its digits
+    # An offset changes nothing, but one near 10⁴ would cost float32 its digits.
+    shifted = x - x.max(axis, keepdims=True).detach()
     return shifted - log_sum_exp(shifted, axis, keepdims=True)
 
 
@@ -210,6 +211,7 @@ def batch_norm(
 
     Raises ShapeError when a channel holds a single value in training, ConfigError when evaluation lacks statistics.
     """
+    check_shapes(x, gamma, beta, *(v for v in (running_mean, running_var) if v is not None))
     if not training:
         if running_mean is None or running_var is None:
             raise ConfigError("batch_norm: evaluation (training=False) needs running_mean and running_var")
@@ -219,9 +221,8 @@ def batch_norm(
     op = ops.BatchNorm(eps)
     y = apply(op, x, gamma, beta)
     if running_mean is not None and running_var is not None:
-        unbiased = op.var * (
-            op.m / (op.m - 1)
-        )  # running_var estimates the population; the batch itself is divided by m
+        # running_var estimates the population, hence m/(m − 1); the batch itself is divided by m.
+        unbiased = op.var * (op.m / (op.m - 1))
         for running, batch in ((running_mean, op.mean), (running_var, unbiased)):
             running *= 1 - momentum
             running += momentum * batch
@@ -233,18 +234,20 @@ def batch_norm(
 
 def cross_entropy(logits: Tensor, labels) -> Tensor:
     """−mean log softmax(logits)[label]: logits (N, classes), labels (N,) integers in 0 … classes − 1; one number, in nats."""
-    return apply(ops.SoftmaxCrossEntropy(_labels(labels, logits)), logits)
+    return apply(ops.SoftmaxCrossEntropy(_labels("cross_entropy", labels, logits)), logits)
 
 
 def squared_hinge(scores: Tensor, labels) -> Tensor:
     """Mean over images of Σ_k max(0, 1 ∓ score)², one class against all others (Lee et al. 2015): scores (N, classes), labels (N,)."""
-    return apply(ops.SquaredHinge(_labels(labels, scores)), scores)
+    return apply(ops.SquaredHinge(_labels("squared_hinge", labels, scores)), scores)
 
 
-def _labels(labels, scores):
-    labels = labels if hasattr(labels, "dtype") else numpy.asarray(labels)
+def _labels(name, labels, scores):
+    """Labels on the scores' device. Their range is looked at where they come from: on the GPU, looking would mean waiting."""
     if isinstance(labels, Tensor):
-        raise ShapeError("labels are class numbers: pass a plain integer array, not a Tensor")
+        raise DTypeError(f"{name}: labels are class numbers: pass a plain integer array, not a Tensor")
+    labels = labels if hasattr(labels, "dtype") else numpy.asarray(labels)
+    check_labels(name, scores, labels)
     return to_device(labels, scores.device)
 
 

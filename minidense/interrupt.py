@@ -4,7 +4,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 
 class Stopping:
@@ -21,7 +21,8 @@ class Stopped(Exception):
 def stop_on_ctrl_c() -> Iterator[Stopping]:
     """Turn the first Ctrl-C into a request, so that no step is cut in two; the second one stops at once."""
     stopping = Stopping()
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may listen to signals
+    # Only the main thread may listen to signals; a process started to ignore Ctrl-C (nohup, a shell's &) goes on ignoring it.
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         yield stopping
         return
 
@@ -29,7 +30,8 @@ def stop_on_ctrl_c() -> Iterator[Stopping]:
         if stopping.asked:
             raise KeyboardInterrupt
         stopping.asked = True
-        print("\nFinishing this step and saving; Ctrl-C again stops at once.", file=sys.stderr)
+        with suppress(RuntimeError):  # a print may be what was interrupted, and cannot be entered twice
+            print("\nFinishing this step and saving; Ctrl-C again stops at once.", file=sys.stderr)
 
     before = signal.signal(signal.SIGINT, ask)
     try:

@@ -1,5 +1,6 @@
 """Optimisers: how a gradient becomes a step."""
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -42,8 +43,12 @@ class SGD:
             "weight_decay": weight_decay,
             "dampening": dampening,
         }
+        if not isinstance(params, Iterable):
+            raise ConfigError(f"SGD: needs parameters, got a {type(params).__name__}; pass model.parameters()")
         params = list(params)
         groups = params if params and all(isinstance(p, dict) for p in params) else [{"params": params}]
+        if any("params" not in group for group in groups):
+            raise ConfigError('SGD: a parameter group without "params"')
         self.groups = [{**defaults, **group, "params": list(group["params"])} for group in groups]
         self.velocity: dict[Tensor, Any] = {}
         for group in self.groups:
@@ -63,19 +68,20 @@ class SGD:
     def step(self) -> None:
         """Move every parameter that has a gradient; the others stay, velocity and all.
 
-        All new values are computed before the first is written: whatever fails, no parameter is left half-updated.
+        All new values are computed before the first is put in place: whatever fails, no parameter is left half-updated.
+        They are new arrays, so a graph recorded before the step still differentiates at the old values.
         Raises ShapeError when a gradient does not fit its parameter, GraphError when no parameter has one.
         """
         updates = [self._update(w, group) for group in self.groups for w in group["params"] if w.grad is not None]
         if not updates:
             raise GraphError("SGD.step(): no parameter has a gradient; call loss.backward() first")
-        for w, v, change in updates:
-            w.data -= change
+        for w, v, value in updates:
+            w.data = value
             if v is not None:
                 self.velocity[w] = v
 
     def _update(self, w, group):
-        """The parameter, its new velocity (None without momentum), and what to subtract from it."""
+        """The parameter, its new velocity (None without momentum), and its new value."""
         if w.grad.shape != w.shape or w.grad.dtype != w.dtype:
             raise ShapeError(
                 f"SGD.step(): gradient {w.grad.shape} {w.grad.dtype} does not fit its parameter {w.shape} {w.dtype}"
@@ -84,9 +90,9 @@ class SGD:
         lr, momentum, decay = group["lr"], group["momentum"], group["weight_decay"]
         g = w.grad + decay * w.data if decay else w.grad
         if not momentum:
-            return w, None, lr * g
+            return w, None, w.data - lr * g
         v = momentum * self.velocity[w] + (1 - group["dampening"]) * g if w in self.velocity else g.copy()
-        return w, v, lr * (g + momentum * v if group["nesterov"] else v)
+        return w, v, w.data - lr * (g + momentum * v if group["nesterov"] else v)
 
 
 def _check_group(group):
@@ -97,8 +103,8 @@ def _check_group(group):
         raise ConfigError(
             "SGD: parameters must be tensors; pass model.parameters(), or a list of {'params': [...]} dictionaries"
         )
-    if not group["lr"] >= 0:
-        raise ConfigError(f"SGD: the learning rate must not be negative, got {group['lr']}")
+    if not 0 <= group["lr"] < math.inf:
+        raise ConfigError(f"SGD: the learning rate must be a number and not be negative, got {group['lr']}")
     if not 0 <= group["momentum"] < 1:
         raise ConfigError(f"SGD: momentum must lie in [0, 1), got {group['momentum']}")
     if not group["weight_decay"] >= 0:

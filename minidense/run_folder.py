@@ -5,7 +5,6 @@ import io
 import json
 import platform
 import sys
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from . import plots
 from .checkpoint import Checkpoint, save_weights, write_whole
 from .config import TrainConfig
 from .errors import CheckpointError, ConfigError
+from .version import __version__
 
 LAST = "last.safetensors"
 
@@ -47,12 +47,14 @@ class RunFolder:
             raise ConfigError(f"--out {self.path}: cannot be written to: {error.strerror or error}") from None
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Bring the log up to the checkpoint's history, and the checkpoint itself. The log can never be ahead of it for long:
-        both are written from the same history, so a resumed run rewrites what a crash left."""
+        """Write the checkpoint, then the log from the same history; after an epoch the table and the weights too.
+
+        A crash in between leaves the log behind the checkpoint, never ahead of it, and the resumed run brings it up again.
+        """
         checkpoint.save(self.checkpoint)
         history = checkpoint.history
         write_whole(self.path / "log.jsonl", "".join(json.dumps(record) + "\n" for record in history).encode())
-        if history:
+        if history and checkpoint.progress.step == 0:
             table = io.StringIO()
             writer = csv.DictWriter(table, fieldnames=list(history[0]), lineterminator="\n")
             writer.writeheader()
@@ -95,18 +97,20 @@ def holds_a_run(path: Path) -> bool:
 def checkpoint_at(path: str | Path) -> Path:
     """The checkpoint that --resume PATH means: a file, or the last one in a run folder. Raises CheckpointError when there is none."""
     path = Path(path)
-    file = path / LAST if path.is_dir() else path
-    if not file.is_file():
-        raise CheckpointError(
-            f"--resume {path}: {'no ' + LAST + ' in this folder' if path.is_dir() else 'no such file or folder'}"
-        )
-    return file
+    try:
+        if path.is_dir() and not (path / LAST).is_file():
+            raise CheckpointError(f"--resume {path}: no {LAST} in this folder")
+        if not path.exists():
+            raise CheckpointError(f"--resume {path}: no such file or folder")
+    except OSError as error:
+        raise CheckpointError(f"--resume {path}: {error.strerror}") from None
+    return path / LAST if path.is_dir() else path
 
 
 def environment() -> dict[str, Any]:
     """What the numbers of a run may depend on besides its settings."""
     return {
-        "minidense": metadata.version("minidense"),
+        "minidense": __version__,
         "python": sys.version.split()[0],
         "numpy": numpy.__version__,
         "platform": platform.platform(),

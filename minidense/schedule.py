@@ -8,7 +8,7 @@ from .errors import ConfigError
 
 
 def step_decay(epoch: float, *, start: float, drop_at: Sequence[float], factor: float = 0.1) -> float:
-    """Learning rate that is multiplied by `factor` at each epoch in `drop_at`.
+    """Learning rate that is multiplied by `factor` at each epoch in `drop_at` (Huang et al. 2017, §4.2, with ``paper_drops``).
 
     epoch      0-based
     start      rate before the first drop
@@ -32,7 +32,7 @@ def paper_drops(epochs: int, fractions: Sequence[float] = (0.5, 0.75)) -> tuple[
 
 def cosine(epoch: float, *, start: float, epochs: float, end: float = 0.0) -> float:
     """Half a cosine from `start` at epoch 0 down to `end` at epoch `epochs` (Loshchilov & Hutter 2017, eq. 5)."""
-    done = min(max(epoch / epochs, 0), 1)
+    done = min(max(epoch / epochs, 0), 1) if epochs > 0 else 1
     return end + (start - end) * (1 + math.cos(math.pi * done)) / 2
 
 

@@ -94,6 +94,9 @@ class Tensor:
         """The numbers as a NumPy array (on the CPU the very memory, not a copy)."""
         return to_numpy(self.data)
 
+    def __array__(self, dtype=None, copy=None):
+        return numpy.array(self.numpy(), dtype, copy=copy)
+
     def detach(self) -> Tensor:
         """The same numbers without their history."""
         return Tensor(self.data)
@@ -206,16 +209,20 @@ class Tensor:
                 "backward() on a tensor without history: nothing was recorded. Did the forward pass run under no_grad()?"
             )
         order = history(self)
-        pending: dict[Op, Any] = {
-            self.source: self._seed(dy)
-        }  # gradients of inner results live here, for this walk only
-        collected: dict[Tensor, Any] = {}  # gradients of leaves, and of results somebody watches
+        # Gradients of inner results live in `pending`, for this walk only; those of leaves and watched results in `collected`.
+        pending: dict[Op, Any] = {self.source: self._seed(dy)}
+        collected: dict[Tensor, Any] = {}
         for op in reversed(order):
+            if op not in pending:  # every Op that used its result said that no gradient flows there
+                op.forget()
+                continue
             dy = pending.pop(op)
             watched = op.result and op.result()
             if watched is not None:
                 collected[watched] = dy
             dxs = op.backward(dy)
+            if len(dxs) != len(op.inputs):
+                raise GraphError(f"{op!r}.backward made {len(dxs)} gradients for {len(op.inputs)} inputs")
             for i, (x, dx) in enumerate(zip(op.inputs, dxs, strict=True)):
                 if dx is None or not x.requires_grad:
                     continue
@@ -247,8 +254,11 @@ class Tensor:
 def apply(op: Op, *inputs: Tensor) -> Tensor:
     """Run op on tensors and, if anybody may ask for gradients, remember it as the source of the result.
 
-    Raises DTypeError when the inputs mix float types, DeviceError when they mix devices.
+    Raises DTypeError when an input is no Tensor or the float types differ, DeviceError when the devices do.
     """
+    for i, x in enumerate(inputs):
+        if not isinstance(x, Tensor):
+            raise DTypeError(f"{op!r}: input {i} is a {type(x).__name__}, not a Tensor; wrap it: md.Tensor(...)")
     first = inputs[0].dtype if inputs else None
     if any(x.dtype != first for x in inputs):
         raise DTypeError(

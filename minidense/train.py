@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,7 @@ from .report import TABLE_HEAD, forecast, summary, table_row, typical_seconds
 from .run_folder import RunFolder, checkpoint_at, folder_for
 from .tensor import Tensor, no_grad
 
-DONE, WRONG_COMMAND_LINE, DIVERGED, INTERRUPTED = 0, 2, 3, 130
+DONE, WRONG_COMMAND_LINE, DIVERGED, CANNOT_WRITE, NO_MEMORY, INTERRUPTED = 0, 2, 3, 4, 5, 130
 
 
 def train_epoch(
@@ -47,28 +49,29 @@ def train_epoch(
     steps = steps_in_epoch(dataset, config)
     tally = Tally(progress, config.device)
     batches = training_batches(dataset, size=config.batch_size, seed=seed, augment=config.augment, start=progress.step)
-    for images, labels in prefetch(batches):
-        for group in optimizer.groups:
-            group["lr"] = config.learning_rate_at(progress.epoch + progress.step / steps)
-        if config.dropout:
-            seed_dropout(model, (3, *seed, progress.step))
-        logits = model(Tensor(images, device=config.device))
-        loss = F.cross_entropy(logits, labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+    with closing(prefetch(batches)) as ready:
+        for images, labels in ready:
+            for group in optimizer.groups:
+                group["lr"] = config.learning_rate_at(progress.epoch + progress.step / steps)
+            if config.dropout:
+                seed_dropout(model, (3, *seed, progress.step))
+            logits = model(Tensor(images, device=config.device))
+            loss = F.cross_entropy(logits, labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
 
-        tally.add(logits, loss, labels)
-        progress.step += 1
-        bar.update()
-        if progress.step % 20 == 0 or progress.step == steps or stopping.asked:
-            tally.read()
-            refuse_divergence(progress.loss, f"in epoch {progress.epoch + 1}, at or before step {progress.step}")
-            bar.set_postfix_str(
-                f"{progress.images / progress.seconds:.0f} images/s, loss {progress.loss / progress.images:.3f}"
-            )
-        if stopping.asked:
-            raise Stopped
+            tally.add(logits, loss, labels)
+            progress.step += 1
+            bar.update()
+            if progress.step % 20 == 0 or progress.step == steps or stopping.asked:
+                tally.read()
+                refuse_divergence(progress.loss, f"in epoch {progress.epoch + 1}, at or before step {progress.step}")
+                bar.set_postfix_str(
+                    f"{progress.images / progress.seconds:.0f} images/s, loss {progress.loss / progress.images:.3f}"
+                )
+            if stopping.asked:
+                raise Stopped
 
 
 def evaluate(
@@ -78,8 +81,8 @@ def evaluate(
     model.eval()
     progress = Progress()
     tally = Tally(progress, config.device)
-    with no_grad():
-        for images, labels in prefetch(test_batches(dataset, size=config.batch_size)):
+    with no_grad(), closing(prefetch(test_batches(dataset, size=config.batch_size))) as ready:
+        for images, labels in ready:
             logits = model(Tensor(images, device=config.device))
             tally.add(logits, F.cross_entropy(logits, labels), labels)
             if stopping is not None and stopping.asked:
@@ -252,6 +255,8 @@ def plan(line: CommandLine) -> tuple[TrainConfig, RunFolder, Checkpoint | None]:
         path = checkpoint_at(line.resume)
         folder = RunFolder(path.parent)
     saved = Checkpoint.load(path)
+    if path != folder.checkpoint and "out" not in line.settings:
+        raise ConfigError(f"--resume {path}: not the last checkpoint of its folder; say with --out where to go on")
     config = TrainConfig(**resumed_settings(saved.config, line.settings))
     if line.resume != "auto" and "out" in line.settings and Path(line.settings["out"]) != folder.path:
         folder = folder_for(config)
@@ -259,17 +264,31 @@ def plan(line: CommandLine) -> tuple[TrainConfig, RunFolder, Checkpoint | None]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """python -m minidense.train. Exit codes: 0 done, 2 wrong command line, 3 diverged, 130 interrupted."""
+    """python -m minidense.train. Exit codes: 0 done, 2 wrong command line, 3 diverged, 4 cannot write, 5 no memory, 130 interrupted."""
     try:
         config, folder, saved = plan(parse(argv))
         history = fit(config, folder=folder, saved=saved)
         print(summary(history, config, folder))
         return DONE
-    except (ConfigError, DataError, DeviceError, CheckpointError, DivergenceError) as error:
-        print(f"python -m minidense.train: {' '.join(str(error).split())}", file=sys.stderr)  # in one line
-        return DIVERGED if isinstance(error, DivergenceError) else WRONG_COMMAND_LINE
+    except (ConfigError, DataError, DeviceError, CheckpointError) as error:
+        return complain(error, WRONG_COMMAND_LINE)
+    except DivergenceError as error:
+        return complain(error, DIVERGED)
+    except BrokenPipeError:  # whoever read the report has gone; Python would complain once more when it closes the pipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CANNOT_WRITE
+    except OSError as error:
+        return complain(f"{error}. What was saved before is intact; make room and go on with --resume", CANNOT_WRITE)
+    except MemoryError as error:
+        return complain(f"not enough memory ({error}); try a smaller --batch-size or --model", NO_MEMORY)
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+def complain(error: object, code: int) -> int:
+    """Say in one line what is wrong; returns the exit code."""
+    print(f"python -m minidense.train: {' '.join(str(error).split())}", file=sys.stderr)
+    return code
 
 
 if __name__ == "__main__":

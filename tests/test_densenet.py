@@ -235,7 +235,7 @@ def test_the_known_names_are_counted_above():
         (lambda: densenet(depth=101), r"depth 101 does not make three equal blocks: \(depth − 4\) must divide by 6. Nearest: 100, 106"),
         (lambda: densenet(depth=39, bottleneck=False), r"must divide by 3. Nearest: 37, 40"),
         (lambda: densenet(depth=4), "Nearest: 10"),
-        (lambda: densenet(depth=-3), "Nearest: 10"),
+        (lambda: densenet(depth=-3), "depth must be a whole number of at least 1"),
         (lambda: densenet(depth=22, compression=0), "compression"),
         (lambda: densenet(depth=22, compression=1.5), "compression"),
         (lambda: densenet(depth=22, dropout=1.0), "Dropout: p"),
@@ -245,6 +245,9 @@ def test_the_known_names_are_counted_above():
         (lambda: create("xyzzy"), "Known names: densenet_40_12"),
         (lambda: create("densenet_bc_22_12", drop=0.2), "takes no option drop; it takes .*dropout"),
         (lambda: create("densenet_bc_23_12"), "Nearest: 22, 28"),
+        (lambda: create("densenet_bc_22_12", depth=40), "name of the model already says depth"),
+        (lambda: densenet(depth="22"), "depth must be a whole number"),
+        (lambda: densenet(depth=22, seed=-1), "seed must be a whole number"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_built_is_refused_with_a_way_out(call, message):

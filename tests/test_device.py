@@ -95,6 +95,8 @@ def test_the_stand_in_is_strict():
 def test_an_unknown_device_is_named():
     with pytest.raises(md.DeviceError, match=r"unknown device 'tpu': choose one of cpu, gpu"):
         library("tpu")
+    with pytest.raises(md.DeviceError, match="unknown device 'cuda'"):
+        md.Tensor([1.0], device="cuda")
 
 
 @pytest.mark.skipif(importlib.util.find_spec("cupy") is not None, reason="CuPy is installed here")

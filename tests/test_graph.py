@@ -178,6 +178,35 @@ def test_a_gradient_of_the_wrong_shape_names_its_op():
         apply(Careless(), leaf(1.0, 2.0)).backward(np.ones(2))
 
 
+def test_a_wrong_number_of_gradients_names_its_op():
+    class Generous(ops.Neg):
+        def backward(self, dy):
+            return dy, dy
+
+    with pytest.raises(md.GraphError, match=r"Generous\.backward made 2 gradients for 1 inputs"):
+        apply(Generous(), leaf(1.0)).backward()
+
+
+def test_an_op_may_say_that_no_gradient_flows():
+    class Wall(ops.Neg):
+        def backward(self, dy):
+            return (None,)
+
+    a, b = leaf(1.0), leaf(2.0)
+    (apply(Wall(), F.exp(a)) + b).backward()
+    assert (a.grad, b.grad.tolist()) == (None, [1])
+
+
+def test_a_step_between_forward_and_backward_does_not_change_the_gradient():
+    w = leaf(2.0)
+    y = w * w
+    w.grad = np.ones(1)
+    md.optim.SGD([w], lr=1.0).step()
+    w.grad = None
+    y.backward()
+    assert (w.data.tolist(), w.grad.tolist()) == ([1], [4])
+
+
 def test_retain_grad_shows_gradients_of_inner_results():
     x = leaf(1.0, 2.0)
     h = (x * 3).retain_grad()
@@ -227,6 +256,10 @@ def test_floats_keep_their_type_and_everything_else_becomes_float32():
     for data in (1, 1.0, [1.0, 2.0], True, np.arange(3), np.zeros(2, np.uint8)):
         assert md.Tensor(data).dtype == np.float32
     assert md.Tensor([1.0], dtype=np.float64).dtype == np.float64
+
+
+def test_numpy_sees_the_numbers():
+    assert np.asarray(md.Tensor([1.0, 3.0])).tolist() == [1, 3]
 
 
 def test_a_tensor_shares_its_arrays_memory():

@@ -39,6 +39,13 @@ def test_a_module_added_later_is_found():
     assert {"head.weight", "head.bias"} < set(block.state_dict())
 
 
+def test_modules_in_a_list_are_refused():
+    block = Block()
+    block.layers = [nn.ReLU(), nn.ReLU()]
+    with pytest.raises(md.ConfigError, match=r"Block.layers is a list of modules .* use nn.Sequential"):
+        block.parameters()
+
+
 def test_a_misspelt_attribute_is_an_error():
     with pytest.raises(AttributeError):
         Block().wieght

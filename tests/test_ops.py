@@ -193,14 +193,12 @@ BAD_SHAPES = {
     "avg_pool2d axes": (lambda: F.avg_pool2d(t(4, 4), 2), r"avg_pool2d: needs x \(N, C, H, W\)"),
     "avg_pool2d stride 0": (lambda: F.avg_pool2d(t(1, 1, 4, 4), 2, stride=0), "stride 0"),
     "global_avg_pool2d": (lambda: F.global_avg_pool2d(t(4, 4)), "global_avg_pool2d"),
-    "batch_norm": (lambda: F.batch_norm(t(2, 3, 4, 4), t(4), t(3)), r"batch_norm: .*got \(2, 3, 4, 4\), \(4,\), \(3,\)"),
+    "batch_norm": (lambda: F.batch_norm(t(2, 3, 4, 4), t(4), t(3)), r"batch_norm: .*got \(2, 3, 4, 4\) and \(4,\), \(3,\)"),
     "batch_norm single value": (lambda: F.batch_norm(t(1, 3, 1, 1), t(3), t(3)), "1 value a channel .* model.eval()"),
     "cross_entropy batch": (lambda: F.cross_entropy(t(2, 3), [0]), r"cross_entropy: .*got \(2, 3\) and \(1,\)"),
     "cross_entropy range": (lambda: F.cross_entropy(t(2, 3), [0, 3]), r"labels must lie in 0 … 2, got 0 … 3"),
     "cross_entropy negative": (lambda: F.cross_entropy(t(2, 3), [0, -1]), "got -1 … 0"),
-    "cross_entropy floats": (lambda: F.cross_entropy(t(2, 3), np.array([0.0, 1.0])), "must be integers, got float64"),
     "cross_entropy one-hot": (lambda: F.cross_entropy(t(2, 3), np.eye(3)[:2]), "labels"),
-    "cross_entropy tensor": (lambda: F.cross_entropy(t(2, 3), t(2)), "plain integer array"),
     "cross_entropy empty": (lambda: F.cross_entropy(t(0, 3), np.array([], int)), "N ≥ 1"),
     "squared_hinge": (lambda: F.squared_hinge(t(2, 3), [0]), "squared_hinge"),
     "reshape": (lambda: F.reshape(t(2, 3), (4, 2)), r"reshape: 6 values of shape \(2, 3\) cannot be laid out as \(4, 2\)"),
@@ -213,6 +211,12 @@ BAD_SHAPES = {
     "sum": (lambda: F.sum(t(2, 3), 2), r"sum: axis 2 does not fit shape \(2, 3\)"),
     "mean twice": (lambda: F.mean(t(2, 3), (0, -2)), "axis"),
     "max of nothing": (lambda: F.max(t(0, 3), 0), "no values"),
+    "batch_norm evaluation": (
+        lambda: F.batch_norm(t(2, 3, 1, 1), t(3), t(3), np.zeros(1), np.ones(1), training=False),
+        r"batch_norm: .*got \(2, 3, 1, 1\) and \(3,\), \(3,\), \(1,\), \(1,\)",
+    ),
+    "conv stride pair": (lambda: F.conv2d(t(1, 3, 4, 4), t(2, 3, 1, 1), stride=(2, 2)), "must be whole numbers"),
+    "mean of nothing": (lambda: F.mean(t(0, 3), 0), "mean: .* no values"),
     "item": (lambda: t(2).item(), "holds 2 numbers, not one"),
     "len": (lambda: len(t()), "without axes"),
 }  # fmt: skip
@@ -226,6 +230,12 @@ def test_shapes_that_do_not_fit_are_named(name):
 
 
 BAD_TYPES = {
+    "cross_entropy floats": (lambda: F.cross_entropy(t(2, 3), np.array([0.0, 1.0])), "must be integers, got float64"),
+    "cross_entropy tensor": (lambda: F.cross_entropy(t(2, 3), t(2)), "plain integer array"),
+    "no tensor": (
+        lambda: F.conv2d(t(1, 1, 2, 2), np.zeros((1, 1, 1, 1), np.float32)),
+        r"Conv2d: input 1 is a ndarray, not a Tensor; wrap it",
+    ),
     "mixed": (lambda: t(2) + md.Tensor(np.zeros(2)), "Add: inputs of different types .*'float32', 'float64'.*astype"),
     "complex": (lambda: md.Tensor(np.zeros(2, complex)), "needs real numbers, got ndarray of type complex128"),
     "text": (lambda: md.Tensor(["a"]), "needs real numbers"),

@@ -79,7 +79,7 @@ def test_a_step_without_any_gradient_explains_itself():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"lr": -0.1}, "learning rate must not be negative"),
+        ({"lr": -0.1}, "learning rate must be a number"),
         ({"lr": float("nan")}, "learning rate"),
         ({"lr": 0.1, "momentum": 1.0}, "momentum"),
         ({"lr": 0.1, "weight_decay": -1}, "weight decay"),

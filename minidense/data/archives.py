@@ -15,12 +15,14 @@ from .pickles import read_literals
 RECORDS = 10_000  # images in each of the six files
 PIXELS = 3 * 32 * 32
 MEMBER_BYTES = 35_000_000  # the largest official file has 31,035,999; a member over this is hostile
+MEMBERS = 100  # in an archive; the official ones have eight and nine
 CHUNK = 2**20  # bytes read at a time
 TRAIN = tuple(f"data_batch_{i}" for i in range(1, 6))
 TEST = ("test_batch",)
 
 # Where CIFAR-10 may lie inside a data folder, most trusted first: the binary layout is nothing but bytes.
-CIFAR10_PLACES = ("cifar-10-batches-bin", "cifar-10-binary.tar.gz", "cifar-10-batches-py", "cifar-10-python.tar.gz")
+BINARY_PLACES = ("cifar-10-batches-bin", "cifar-10-binary.tar.gz")
+CIFAR10_PLACES = (*BINARY_PLACES, "cifar-10-batches-py", "cifar-10-python.tar.gz")
 
 
 def read_cifar10(place: Path) -> tuple[numpy.ndarray, numpy.ndarray, numpy.ndarray, numpy.ndarray]:
@@ -29,7 +31,7 @@ def read_cifar10(place: Path) -> tuple[numpy.ndarray, numpy.ndarray, numpy.ndarr
     Images are uint8 (N, 3, 32, 32), channels red, green, blue; labels are int64 (N,) in 0 … 9; 50,000 and 10,000 of them.
     Raises DataError when a file is missing, damaged, or not what the official set holds.
     """
-    binary = "bin" in place.name
+    binary = place.name in BINARY_PLACES
     suffix = ".bin" if binary else ""
     files = read_files(place, [name + suffix for name in TRAIN + TEST])
     decode = _from_records if binary else _from_pickle
@@ -49,10 +51,7 @@ def read_files(place: Path, names: list[str]) -> dict[str, bytes]:
         missing = [name for name in names if not (place / name).is_file()]
         if missing:
             raise DataError(f"{place}: {', '.join(missing)} missing; unpack the official archive again")
-        return {
-            name: _small_enough((place / name).stat().st_size, place / name) or (place / name).read_bytes()
-            for name in names
-        }
+        return {name: _read_file(place / name) for name in names}
     try:
         with gzip.open(place) as unpacked:
             found = _members(unpacked, place, names)
@@ -72,7 +71,9 @@ def _members(unpacked, place, names):
     """The contents of the members with these names, whatever folder they are in."""
     found: dict[str, bytes] = {}
     with tarfile.open(fileobj=cast(IO[bytes], _ReadInChunks(unpacked)), mode="r:") as archive:
-        for member in archive:
+        for number, member in enumerate(archive):
+            if number == MEMBERS:
+                raise DataError(f"{place}: more than {MEMBERS} members; this is not the official archive")
             name = member.name.rsplit("/", 1)[-1]
             _small_enough(member.size, f"{place}: {member.name}")
             if name not in names:
@@ -97,6 +98,14 @@ class _ReadInChunks:
         if size > CHUNK:
             raise ValueError(f"a header of {size:,} bytes")
         return self._read(size)
+
+
+def _read_file(path):
+    try:
+        _small_enough(path.stat().st_size, path)
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def _small_enough(size, name):

@@ -105,7 +105,7 @@ def find(name: str, places: tuple[str, ...], data_dir: str | Path | None = None)
     Raises DataError that says where it looked and how to get the set.
     """
     if data_dir is not None:
-        if not Path(data_dir).exists():
+        if not _exists(Path(data_dir)):
             raise DataError(f"--data-dir {data_dir}: no such folder")
         folders = [Path(data_dir)]
     else:
@@ -113,12 +113,20 @@ def find(name: str, places: tuple[str, ...], data_dir: str | Path | None = None)
         folders = [*([Path(named)] if named else []), Path("datasets"), Path(platformdirs.user_cache_dir("minidense"))]
     for folder in folders:
         for place in places:
-            if (folder / place).exists():
+            if _exists(folder / place):
                 return folder / place
-        if folder.name in places and folder.exists():
+        if folder.name in places and _exists(folder):
             return folder
     raise DataError(
         f"{name} was not found in {', '.join(map(str, folders))} (looked for {', '.join(places)}). "
         f"Get it with: curl -LO https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz (170 MB) into datasets/, "
         f"or name its folder with --data-dir or {ENVIRONMENT_VARIABLE}. It stays packed"
     )
+
+
+def _exists(path: Path) -> bool:
+    """Whether a path is there; a path that cannot even be asked for is not."""
+    try:
+        return path.exists()
+    except OSError:
+        return False

@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import Any
 
 import numpy
@@ -40,7 +40,7 @@ def test_batches(dataset: Dataset, *, size: int) -> Iterator[tuple[Any, Any]]:
         yield normalise(dataset.test_images[i : i + size], dataset.mean, dataset.std), dataset.test_labels[i : i + size]
 
 
-def prefetch(items: Iterable, *, ahead: int = 2) -> Iterator:
+def prefetch(items: Iterable, *, ahead: int = 2) -> Generator:
     """The same items, made up to `ahead` of time in a thread, so that the model does not wait for data.
 
     An exception in the making is raised here, in its turn. Closing the iterator stops the thread.

@@ -40,4 +40,8 @@ def create(
     known = inspect.signature(densenet).parameters.keys()
     if unknown := sorted(options.keys() - known):
         raise ConfigError(f"model {name!r} takes no option {', '.join(unknown)}; it takes {', '.join(sorted(known))}")
-    return densenet(classes=classes, seed=seed, dtype=dtype, device=device, **{**settings, **options})
+    if said := sorted(options.keys() & settings.keys()):
+        raise ConfigError(
+            f"the name of the model already says {', '.join(said)}; call densenet(...) to choose {name}'s parts freely"
+        )
+    return densenet(classes=classes, seed=seed, dtype=dtype, device=device, **settings, **options)

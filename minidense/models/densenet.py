@@ -99,9 +99,8 @@ class DenseNet(Module):
     ):
         layer = BottleneckLayer if bottleneck else DenseLayer
         channels = stem_channels
-        features: dict[str, Module] = {
-            "conv0": Conv2d(in_channels, channels, 3, padding=1, bias=False)
-        }  # no BN, no ReLU
+        # The stem has no BN and no ReLU: the first layer of the first block begins with them.
+        features: dict[str, Module] = {"conv0": Conv2d(in_channels, channels, 3, padding=1, bias=False)}
         for block in (1, 2, 3):
             features[f"denseblock{block}"] = DenseBlock(layer, layers_per_block, channels, growth_rate, dropout)
             channels += layers_per_block * growth_rate
@@ -147,6 +146,11 @@ def densenet(
 
     Raises ConfigError for a depth that does not make three equal blocks (and names the nearest that do) and other nonsense.
     """
+    for name, value in (("depth", depth), ("growth rate", growth_rate), ("seed", seed)):
+        if not isinstance(value, int | numpy.integer) or value < (name != "seed"):
+            raise ConfigError(
+                f"densenet: {name} must be a whole number of at least {int(name != 'seed')}, got {value!r}"
+            )
     convolutions = 6 if bottleneck else 3  # one layer more in each of three blocks adds this many
     if depth < convolutions + 4 or (depth - 4) % convolutions:
         below = max((depth - 4) // convolutions, 1) * convolutions + 4
@@ -155,9 +159,7 @@ def densenet(
             f"densenet: depth {depth} does not make three equal blocks: (depth − 4) must divide by {convolutions}. "
             f"Nearest: {', '.join(map(str, nearest))}"
         )
-    if not isinstance(growth_rate, int) or growth_rate < 1:
-        raise ConfigError(f"densenet: growth rate must be a whole number of at least 1, got {growth_rate!r}")
-    if not 0 < compression <= 1:
+    if not isinstance(compression, int | float) or not 0 < compression <= 1:
         raise ConfigError(
             f"densenet: compression is the share of channels a transition keeps, above 0 and at most 1; got {compression}"
         )

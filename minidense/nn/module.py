@@ -33,7 +33,8 @@ class Module:
     """Parameters, buffers and modules found among the attributes, in the order they were assigned, are the model.
 
     Subclasses assign them in __init__ and write ``forward``. Attribute names become the names in ``state_dict``,
-    joined by dots. There is nothing to call or to register.
+    joined by dots. There is nothing to call or to register. Modules in a list would have no names: put them in a Sequential,
+    or give them attributes with setattr.
     """
 
     training = True
@@ -51,8 +52,15 @@ class Module:
     # -- what is in here -----------------------------------------------------------------------------------------
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
-        """The modules assigned to this one, in order."""
-        return ((name, value) for name, value in vars(self).items() if isinstance(value, Module))
+        """The modules assigned to this one, in order. Raises ConfigError when some are hidden in a list."""
+        for name, value in vars(self).items():
+            if isinstance(value, Module):
+                yield name, value
+            elif isinstance(value, list | tuple) and any(isinstance(item, Module | Parameter) for item in value):
+                raise ConfigError(
+                    f"{type(self).__name__}.{name} is a {type(value).__name__} of modules or parameters, which would be left out "
+                    "of the model: use nn.Sequential(*modules), or setattr(self, name, module) for each"
+                )
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
         """This module (its name is the prefix) and all below it, depth first."""
@@ -136,7 +144,7 @@ class Module:
         arrays = {name: numpy.asarray(array) for name, array in arrays.items()}
         wrong = [f"missing     {k}" for k in mine if k not in arrays and not k.endswith("num_batches_tracked")]
         wrong += [f"unexpected  {k}" for k in arrays if k not in mine]
-        for k in mine.keys() & arrays.keys():
+        for k in (k for k in mine if k in arrays):
             if mine[k].data.shape != arrays[k].shape:
                 wrong.append(f"shape       {k}: the model has {mine[k].data.shape}, the file {arrays[k].shape}")
             elif arrays[k].dtype.kind not in "biuf":

@@ -12,6 +12,7 @@ class Conv2d(Op):
     Shapes (N, C, H, W), (F, C, K, K'), (F,) give (N, F, H', W') with H' = ⌊(H + 2·pad − K)/s⌋ + 1.
     x stands for the image inside its border of zeros. All K·K' taps (p, q) form one matrix product with all pixels;
     what is left of the convolution is to add up, for every output position, the share of each tap at its own pixel.
+    No pixel of x is copied for it; the price is a temporary of K·K'·F values a pixel.
     Backward is the same in reverse: dy goes back to each tap's pixel, and the two gradients are the product's.
     """
 

@@ -56,8 +56,10 @@ def channel_dot(a, b):
     return (rows @ columns).reshape(n, c).sum(0)
 
 
-def check_shapes(x, gamma, beta):
-    if x.ndim != 4 or gamma.shape != x.shape[1:2] or beta.shape != x.shape[1:2]:
+def check_shapes(x, *per_channel_arrays):
+    """x must hold images, everything else one number a channel."""
+    if x.ndim != 4 or any(v.shape != x.shape[1:2] for v in per_channel_arrays):
+        shapes = ", ".join(str(tuple(v.shape)) for v in per_channel_arrays)
         raise ShapeError(
-            f"batch_norm: needs x (N, C, H, W), gamma (C,), beta (C,); got {x.shape}, {gamma.shape}, {beta.shape}"
+            f"batch_norm: needs x (N, C, H, W) and gamma, beta and statistics (C,); got {tuple(x.shape)} and {shapes}"
         )

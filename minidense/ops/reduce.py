@@ -1,5 +1,7 @@
 """Many values to fewer: each op takes `axis` (None, an int or a tuple) and `keepdims`, as in NumPy."""
 
+import numpy
+
 from ..backend import array_module
 from ..errors import ShapeError
 from .base import Op
@@ -13,7 +15,13 @@ class Reduction(Op):
 
     def look_at(self, x):
         """Settle which axes of x are meant, and how many values meet in each result."""
-        axes = range(x.ndim) if self.axis is None else [self.axis] if isinstance(self.axis, int) else self.axis
+        axes = (
+            range(x.ndim)
+            if self.axis is None
+            else [self.axis]
+            if isinstance(self.axis, int | numpy.integer)
+            else self.axis
+        )
         if any(not -x.ndim <= a < x.ndim for a in axes) or len({a % x.ndim for a in axes}) != len(axes):
             raise ShapeError(f"{type(self).__name__.lower()}: axis {self.axis} does not fit shape {x.shape}")
         self.axes = tuple(a % x.ndim for a in axes)
@@ -22,6 +30,8 @@ class Reduction(Op):
         self.count = 1
         for a in self.axes:
             self.count *= x.shape[a]
+        if self.count == 0 and not isinstance(self, Sum):
+            raise ShapeError(f"{type(self).__name__.lower()}: shape {x.shape} has no values along axis {self.axis}")
 
     def spread(self, dy):
         """dy with its lost axes back as ones, so that it broadcasts against x."""
@@ -55,8 +65,6 @@ class Max(Reduction):
 
     def forward(self, x):
         self.look_at(x)
-        if self.count == 0:
-            raise ShapeError(f"max: shape {x.shape} has no values along axis {self.axis}")
         y = x.max(self.axes, keepdims=True)
         self.largest = x == y
         return y if self.keepdims else y.reshape([n for i, n in enumerate(x.shape) if i not in self.axes])

@@ -1,5 +1,7 @@
 """Sliding windows, which convolution and pooling share: how many fit, and what one place of all of them sees."""
 
+import numpy
+
 from ..errors import ShapeError
 
 
@@ -15,6 +17,10 @@ def window(image, p, q, stride, out_h, out_w):
 
 def check_window(name, shape, kernel, stride, padding):
     """A window must fit into the padded image at least once."""
+    if not all(isinstance(n, int | numpy.integer) for n in (*kernel, stride, padding)):
+        raise ShapeError(
+            f"{name}: kernel {kernel}, stride {stride!r} and padding {padding!r} must be whole numbers, the same both ways"
+        )
     if stride < 1 or padding < 0 or min(kernel) < 1:
         raise ShapeError(
             f"{name}: kernel {tuple(kernel)} and stride {stride} must be at least 1, padding {padding} at least 0"
