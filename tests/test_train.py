@@ -303,6 +303,25 @@ def test_without_augmentation_the_weights_are_others(finished, tmp_path, quick):
     ).read_bytes()
 
 
+def test_every_epoch_has_its_own_order_and_every_step_its_own_dropout(tmp_path, quick, monkeypatch):
+    orders, masks = [], []
+    batches, seed_dropout = train.training_batches, train.seed_dropout
+
+    def noted_batches(*args, **kwargs):
+        orders.append([])
+        for images, labels in batches(*args, **kwargs):
+            orders[-1] += labels.tolist()
+            yield images, labels
+
+    monkeypatch.setattr(train, "training_batches", noted_batches)
+    monkeypatch.setattr(train, "seed_dropout", lambda model, seed: masks.append(seed) or seed_dropout(model, seed))
+    train.fit(config_of(out=str(tmp_path / "run")), say=lambda line: None)
+    assert len(orders) == EPOCHS
+    assert sorted(orders[0]) == sorted(orders[1]) == sorted(orders[2])
+    assert orders[0] != orders[1] != orders[2] != orders[0]
+    assert len(masks) == len(set(masks)) == EPOCHS * STEPS
+
+
 def test_training_in_another_thread_gives_the_same_run(finished, tmp_path, quick):
     """Only the main thread may listen to Ctrl-C; elsewhere training does without."""
     config = config_of(out=str(tmp_path / "thread"))

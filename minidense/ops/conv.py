@@ -10,6 +10,7 @@ class Conv2d(Op):
     """y[n, f, i, j] = Σ_{p,q} share[n, p, q, f, i·s + p, j·s + q]  (+ bias[f]),   share[n, p, q, f] = Σ_c weight[f, c, p, q]·x[n, c]
 
     Shapes (N, C, H, W), (F, C, K, K'), (F,) give (N, F, H', W') with H' = ⌊(H + 2·pad − K)/s⌋ + 1.
+    LeCun et al. 1998, Gradient-Based Learning, §II.A, written as a correlation; sizes as in Dumoulin & Visin 2016, §2.4.
     x stands for the image inside its border of zeros. All K·K' taps (p, q) form one matrix product with all pixels;
     what is left of the convolution is to add up, for every output position, the share of each tap at its own pixel.
     No pixel of x is copied for it; the price is a temporary of K·K'·F values a pixel.

@@ -1,4 +1,9 @@
-"""Element by element: y[i] depends on x[i] alone. Operands may broadcast as in NumPy."""
+"""Element by element: y[i] depends on x[i] alone.
+
+Shapes: y is shaped like x. Two operands a and b broadcast as in NumPy, y has their common shape, and da and db are summed back
+to the shapes of a and b. Source of the derivatives where none is named: the chain rule in reverse, as in Baydin et al. 2018,
+Automatic Differentiation in Machine Learning: a Survey, §3.2.
+"""
 
 from ..backend import array_module
 from ..errors import ShapeError
@@ -6,7 +11,7 @@ from .base import Op
 
 
 class Add(Op):
-    """y = a + b"""
+    """y = a + b,  da = dy,  db = dy.  Shapes broadcast."""
 
     def forward(self, a, b):
         self.shapes = broadcast("add", a, b)
@@ -17,7 +22,7 @@ class Add(Op):
 
 
 class Sub(Op):
-    """y = a − b"""
+    """y = a − b,  da = dy,  db = −dy.  Shapes broadcast."""
 
     def forward(self, a, b):
         self.shapes = broadcast("sub", a, b)
@@ -29,7 +34,7 @@ class Sub(Op):
 
 
 class Mul(Op):
-    """y = a·b,  da = b·dy,  db = a·dy"""
+    """y = a·b,  da = b·dy,  db = a·dy.  Shapes broadcast."""
 
     def forward(self, a, b):
         broadcast("mul", a, b)
@@ -41,7 +46,7 @@ class Mul(Op):
 
 
 class Div(Op):
-    """y = a/b,  da = dy/b,  db = −y·dy/b"""
+    """y = a/b,  da = dy/b,  db = −y·dy/b.  Shapes broadcast."""
 
     def forward(self, a, b):
         self.a_shape, _ = broadcast("div", a, b)
@@ -55,7 +60,7 @@ class Div(Op):
 
 
 class Neg(Op):
-    """y = −x"""
+    """y = −x,  dx = −dy"""
 
     def forward(self, x):
         return -x
@@ -103,7 +108,7 @@ class Log(Op):
 
 
 class ReLU(Op):
-    """y = max(x, 0),  dx = dy where x > 0 and 0 elsewhere; at exactly 0 the gradient is taken as 0"""
+    """y = max(x, 0),  dx = dy where x > 0 and 0 elsewhere; at exactly 0 the gradient is taken as 0 (Nair & Hinton 2010)"""
 
     def forward(self, x):
         self.alive = x > 0
@@ -114,7 +119,10 @@ class ReLU(Op):
 
 
 class Sigmoid(Op):
-    """y = 1/(1 + e⁻ˣ),  dx = y·(1 − y)·dy.  Written as e^min(x, 0)/(1 + e^−|x|), which neither overflows nor cancels."""
+    """y = 1/(1 + e⁻ˣ),  dx = y·(1 − y)·dy   (Rumelhart, Hinton & Williams 1986, eq. 2)
+
+    Written as e^min(x, 0)/(1 + e^−|x|), which neither overflows nor cancels.
+    """
 
     def forward(self, x):
         xp = array_module(x)
@@ -126,7 +134,7 @@ class Sigmoid(Op):
 
 
 class Tanh(Op):
-    """y = tanh x,  dx = (1 − y²)·dy"""
+    """y = tanh x,  dx = (1 − y²)·dy   (LeCun et al. 1998, Efficient BackProp, §4.4)"""
 
     def forward(self, x):
         self.y = array_module(x).tanh(x)

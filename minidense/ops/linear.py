@@ -6,7 +6,10 @@ from .elementwise import sum_to
 
 
 class MatMul(Op):
-    """y = a·b,  da = dy·bᵀ,  db = aᵀ·dy.  Axes before the last two are a batch and broadcast."""
+    """y = a·b,  da = dy·bᵀ,  db = aᵀ·dy   (Giles 2008, §2)
+
+    Shapes (…, m, k) and (…, k, n) give (…, m, n); the axes before the last two are a batch and broadcast.
+    """
 
     def forward(self, a, b):
         if a.ndim < 2 or b.ndim < 2 or a.shape[-1] != b.shape[-2]:
@@ -23,7 +26,10 @@ class MatMul(Op):
 
 
 class Linear(Op):
-    """y[n, f] = Σ_c x[n, c]·weight[f, c] (+ bias[f]).  Shapes (N, C), (F, C), (F,) give (N, F)."""
+    """y[n, f] = Σ_c x[n, c]·weight[f, c] (+ bias[f]),  dx = dy·weight,  dweight = dyᵀ·x,  dbias = Σ_n dy[n]
+
+    Shapes (N, C), (F, C), (F,) give (N, F). The layer of Rumelhart, Hinton & Williams 1986 (eqs. 1, 6 and 7), for a batch.
+    """
 
     def forward(self, x, weight, bias=None):
         if x.ndim != 2 or weight.ndim != 2 or x.shape[1] != weight.shape[1]:

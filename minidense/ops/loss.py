@@ -10,6 +10,7 @@ from .base import Op
 class SoftmaxCrossEntropy(Op):
     """L = −1/N · Σ_n log p[n, label_n],  p = softmax(logits);  dlogits = (p − one_hot(labels))/N · dL
 
+    logits (N, classes) give one number (Bishop 2006, eqs. 4.108 and 4.109).
     log p is computed as (logits − c) − ln Σ e^(logits − c) with c = max, so logits of ±10⁴ are safe.
     """
 
@@ -32,7 +33,7 @@ class SoftmaxCrossEntropy(Op):
 class SquaredHinge(Op):
     """L = 1/N · Σ_{n,k} max(0, 1 − t[n, k]·scores[n, k])²,  t = +1 for the label's class and −1 for the others
 
-    The one-against-all L2-SVM of Deeply-Supervised Nets (Lee et al. 2015, eq. 3; Tang 2013).
+    scores (N, classes) give one number. The one-against-all L2-SVM of Deeply-Supervised Nets (Lee et al. 2015; Tang 2013).
     """
 
     def __init__(self, labels):

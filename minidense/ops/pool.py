@@ -52,6 +52,7 @@ class Pool2d(Op):
 class MaxPool2d(Pool2d):
     """y[n, c, i, j] = max_{p,q < K} x[n, c, i·s + p − pad, j·s + q − pad], the border counting as −∞
 
+    Shapes (N, C, H, W) give (N, C, H', W'), H' = ⌊(H + 2·pad − K)/s⌋ + 1 (Dumoulin & Visin 2016, §3; Scherer et al. 2010).
     The gradient goes to the window's maximum, to the first in reading order where several tie.
     """
 
@@ -86,7 +87,10 @@ class MaxPool2d(Pool2d):
 
 
 class AvgPool2d(Pool2d):
-    """y[n, c, i, j] = 1/K² · Σ_{p,q < K} x[n, c, i·s + p − pad, j·s + q − pad], the border counting as zeros"""
+    """y[n, c, i, j] = 1/K² · Σ_{p,q < K} x[n, c, i·s + p − pad, j·s + q − pad], the border counting as zeros
+
+    Shapes (N, C, H, W) give (N, C, H', W'), H' = ⌊(H + 2·pad − K)/s⌋ + 1 (LeCun et al. 1998, §II.B, without its coefficients).
+    """
 
     name = "avg_pool2d"
 
@@ -106,7 +110,7 @@ class AvgPool2d(Pool2d):
 
 
 class GlobalAvgPool2d(Op):
-    """y[n, c] = 1/(H·W) · Σ_{i,j} x[n, c, i, j]: one number a feature map (Lin et al. 2014, §3.2)"""
+    """y[n, c] = 1/(H·W) · Σ_{i,j} x[n, c, i, j]: one number a feature map, (N, C, H, W) to (N, C) (Lin et al. 2014, §3.2)"""
 
     def forward(self, x):
         if x.ndim != 4:

@@ -1,4 +1,8 @@
-"""Many values to fewer: each op takes `axis` (None, an int or a tuple) and `keepdims`, as in NumPy."""
+"""Many values to fewer: each op takes `axis` (None, an int or a tuple) and `keepdims`, as in NumPy.
+
+Shapes: y has x's shape without the axes that were reduced, or with ones in their place where keepdims is set. Source of the
+derivatives where none is named: the chain rule in reverse, Baydin et al. 2018, §3.2.
+"""
 
 import numpy
 
@@ -61,7 +65,7 @@ class Mean(Reduction):
 
 
 class Max(Reduction):
-    """y = max x.  Where several values tie for the maximum, they share the gradient equally."""
+    """y = max x,  dx = dy where x = y and 0 elsewhere; values that tie share it equally (one choice of subgradient)"""
 
     def forward(self, x):
         self.look_at(x)
@@ -74,7 +78,7 @@ class Max(Reduction):
 
 
 class LogSumExp(Reduction):
-    """y = ln Σ eˣ = c + ln Σ eˣ⁻ᶜ with c = max x, so that nothing overflows;  dx = softmax(x)·dy"""
+    """y = ln Σ eˣ = c + ln Σ eˣ⁻ᶜ with c = max x, so that nothing overflows;  dx = softmax(x)·dy   (Blanchard et al. 2021)"""
 
     def forward(self, x):
         self.look_at(x)

@@ -1,4 +1,8 @@
-"""The same numbers in another arrangement. The gradient takes the same way back."""
+"""The same numbers in another arrangement. The gradient takes the same way back.
+
+Each op here is linear, y = A·x with a matrix A of zeros and ones, so that dx = Aᵀ·dy (Giles 2008, An Extended Collection of
+Matrix Derivative Results, §2): what moved numbers forward moves their gradients back.
+"""
 
 from ..backend import array_module
 from ..errors import ShapeError
@@ -6,7 +10,7 @@ from .base import Op
 
 
 class Reshape(Op):
-    """Same values, same C order, another shape; one size may be −1."""
+    """y = x in another shape of as many values, in the same C order, dx = dy in x's shape; one size may be −1."""
 
     def __init__(self, shape):
         self.shape = shape
@@ -25,7 +29,7 @@ class Reshape(Op):
 
 
 class Transpose(Op):
-    """y's axis i is x's axis axes[i]; the gradient goes through the inverse permutation."""
+    """y[i_{axes[0]}, i_{axes[1]}, …] = x[i₀, i₁, …]: y's axis i is x's axis axes[i]; dy goes through the inverse permutation."""
 
     def __init__(self, axes=None):
         self.axes = axes
@@ -42,9 +46,9 @@ class Transpose(Op):
 
 
 class GetItem(Op):
-    """y = x[index]: basic slices, integers, None, ..., masks and integer arrays.
+    """y = x[index],  dx[index] += dy: what was not taken has gradient 0, what was taken several times collects the sum
 
-    What was not taken has gradient 0; what was taken several times collects the sum.
+    index holds slices, integers, None, ..., masks or integer arrays; y has the shape that NumPy gives it.
     """
 
     def __init__(self, index):
@@ -69,7 +73,7 @@ class GetItem(Op):
 
 
 class Pad(Op):
-    """x with zeros around it: `widths` holds one (before, after) pair an axis."""
+    """y = x inside zeros, dx = dy without that border. `widths`: one (before, after) pair an axis; each axis grows by its sum."""
 
     def __init__(self, widths):
         self.widths = widths
@@ -89,7 +93,10 @@ class Pad(Op):
 
 
 class Concat(Op):
-    """Lay feature maps side by side: [x₀, x₁, …, x_{l−1}] of Huang et al. 2017, eq. 2."""
+    """y = [x₀, x₁, …, x_{l−1}], feature maps side by side (Huang et al. 2017, eq. 2);  dx_i is the part of dy where x_i lies
+
+    Shapes (N, C_i, …) give (N, ΣC_i, …).
+    """
 
     def forward(self, *xs):  # each (N, C_i, ...)
         if not xs:
