@@ -1,9 +1,11 @@
 """The command line: what is wrong is said in one line, what is right means the same everywhere."""
 
+import errno
 import importlib.util
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,6 +21,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from minidense import train
+from minidense.checkpoint import Checkpoint
 from minidense.config import PRESETS, SCHEDULES, TrainConfig, flag, parse, read_toml
 from minidense.errors import ConfigError
 
@@ -94,6 +97,11 @@ WRONG = [
     ("--device cuda", ["--device", "'cuda'", "cpu, gpu"]),
     ("--threads 0", ["--threads", "at least 1", "got 0"]),
     ("--seed -1", ["--seed", "at least 0", "got -1"]),
+    ("--threads 99999999999999999999999", ["--threads", "at most 1,000,000,000"]),
+    ("--epochs 99999999999999999999999", ["--epochs", "at most 1,000,000,000"]),
+    ("--lr 0.1", ["unknown option --lr", "--help"]),
+    (f"--resume {'n' * 300}", ["--resume", "nnn"]),
+    (f"--data-dir {'n' * 300}", ["--data-dir", "no such folder"]),
     ("--seed 9223372036854775808", ["--seed", "9223372036854775808"]),
     ("--limit-train 0", ["--limit-train", "at least 1", "got 0"]),
     ("--limit-test -5", ["--limit-test", "at least 1", "got -5"]),
@@ -224,6 +232,34 @@ def test_a_wrong_command_line_ends_the_process_with_2_and_one_line(line, word, t
 
 
 # -- help -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "word"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), train.CANNOT_WRITE, "What was saved before is intact"),
+        (MemoryError("Unable to allocate 9 TiB"), train.NO_MEMORY, "9 TiB"),
+    ],
+    ids=["disk", "memory"],
+)
+def test_a_full_disk_or_memory_ends_in_one_line(error, code, word, nowhere, monkeypatch, capsys):
+    def fail(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(Checkpoint, "save", fail)
+    assert exit_code(TINY) == code
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert word in message
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a POSIX shell")
+def test_a_reader_that_goes_away_causes_no_traceback(tmp_path):
+    line = f"{shlex.quote(sys.executable)} -m minidense.train {' '.join(TINY)} | head -n 1"
+    result = subprocess.run(["sh", "-c", line], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert "densenet_bc_10_4" in result.stdout
+    assert "Traceback" not in result.stderr
+    assert "BrokenPipe" not in result.stderr
 
 
 @pytest.fixture
