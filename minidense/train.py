@@ -141,12 +141,15 @@ def fit(
         if saved is not None:
             saved.restore(model, optimizer)
             history, progress = list(saved.history), replace(saved.progress)
-        folder = folder or folder_for(config)
-        folder.begin(config)
+        run = folder or folder_for(config)
+        run.begin(config)
+
+        def save():
+            run.save(Checkpoint.of(model, optimizer, config=asdict(config), history=history, progress=progress))
 
         say(
             f"{config.model}: {model.parameter_count():,} parameters, on {len(dataset.train_images):,} {config.data} images, "
-            f"tested on {len(dataset.test_images):,}; run folder {folder}"
+            f"tested on {len(dataset.test_images):,}; run folder {run}"
         )
         epochs_left = config.epochs - progress.epoch
         if epochs_left:
@@ -163,14 +166,14 @@ def fit(
                 refuse_divergence(test_loss, f"on the test images after epoch {progress.epoch + 1}")
                 history.append(record_of(config, progress, test_loss, test_accuracy))
                 progress = Progress(epoch=progress.epoch + 1)
-                folder.save(Checkpoint.of(model, optimizer, config=asdict(config), history=history, progress=progress))
-                folder.draw(history, title=f"{config.model} on {config.data}")
+                save()
+                run.draw(history, title=f"{config.model} on {config.data}")
                 say(table_row(history[-1], config.epochs))
         except Stopped:
-            folder.save(Checkpoint.of(model, optimizer, config=asdict(config), history=history, progress=progress))
+            save()
             say(
                 f"Stopped in epoch {progress.epoch + 1} after step {progress.step}; everything is saved. "
-                f"Go on with: python -m minidense.train --resume {shlex.quote(str(folder))}"
+                f"Go on with: python -m minidense.train --resume {shlex.quote(str(run))}"
             )
             raise KeyboardInterrupt from None
     return history

@@ -4,7 +4,6 @@ import builtins
 import errno
 import json
 import os
-import signal
 import struct
 import subprocess
 import sys
@@ -270,8 +269,12 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one_usable(where, s
 def test_ctrl_c_while_writing_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
     file = tmp_path / "precious"
     file.write_bytes(b"old")
+
+    def ctrl_c(*args):
+        raise KeyboardInterrupt
+
     with monkeypatch.context() as broken:
-        broken.setattr(os, "replace", lambda *args: signal.raise_signal(signal.SIGINT))
+        broken.setattr(os, "replace", ctrl_c)
         with pytest.raises(KeyboardInterrupt):
             write_whole(file, b"new")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"precious": b"old"}

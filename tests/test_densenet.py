@@ -243,6 +243,7 @@ def test_the_known_names_are_counted_above():
         (lambda: densenet(depth=22, classes=0), "out_features must be"),
         (lambda: create("densnet_bc_100_12"), "unknown model 'densnet_bc_100_12'. Did you mean densenet_bc_100_12"),
         (lambda: create("xyzzy"), "Known names: densenet_40_12"),
+        (lambda: create(f"densenet_bc_{'9' * 5000}_12"), "unknown model"),
         (lambda: create("densenet_bc_22_12", drop=0.2), "takes no option drop; it takes .*dropout"),
         (lambda: create("densenet_bc_23_12"), "Nearest: 22, 28"),
         (lambda: create("densenet_bc_22_12", depth=40), "name of the model already says depth"),

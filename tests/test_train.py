@@ -80,6 +80,14 @@ def at_step(monkeypatch):
     return actions.__setitem__
 
 
+@pytest.fixture(autouse=True)
+def listening():
+    """Ctrl-C means what it means at a terminal, also where the tests were started to ignore it (nohup, a shell's &)."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def ctrl_c() -> None:
     signal.raise_signal(signal.SIGINT)
 
@@ -467,6 +475,15 @@ def test_after_training_ctrl_c_is_what_it_was_before(tmp_path, quick, at_step):
     with pytest.raises(KeyboardInterrupt):
         train.fit(config_of(out=str(tmp_path / "stopped"), epochs=2), say=lambda line: None)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_run_started_to_ignore_ctrl_c_ignores_it(finished, tmp_path, quick, at_step):
+    """Under nohup and in the background of a shell the terminal's Ctrl-C is meant for others."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    at_step(2, ctrl_c)
+    train.fit(config_of(out=str(tmp_path / "run")), say=lambda line: None)
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    assert_same_run(tmp_path / "run", finished.folder)
 
 
 def test_no_thread_is_left_after_a_stopped_run(tmp_path, quick, at_step):

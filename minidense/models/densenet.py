@@ -196,7 +196,7 @@ def initialise(model: Module, rng: numpy.random.Generator) -> None:
 
 def settings_of(name: str) -> dict[str, Any] | None:
     """The arguments of ``densenet`` that a name like densenet_bc_100_12 stands for, or None when it is no such name."""
-    match = re.fullmatch(r"(?:wide_)?densenet(_b|_c|_bc)?_(\d+)_(\d+)", name)
+    match = re.fullmatch(r"(?:wide_)?densenet(_b|_c|_bc)?_(\d{1,6})_(\d{1,6})", name)
     if not match:
         return None
     kind = match[1] or ""
