@@ -86,7 +86,7 @@ class SGD:
             raise ShapeError(
                 f"SGD.step(): gradient {w.grad.shape} {w.grad.dtype} does not fit its parameter {w.shape} {w.dtype}"
             )
-        array_module(w.data, w.grad)
+        array_module(w.data, w.grad)  # DeviceError when they are on two devices
         lr, momentum, decay = group["lr"], group["momentum"], group["weight_decay"]
         g = w.grad + decay * w.data if decay else w.grad
         if not momentum:
