@@ -204,12 +204,12 @@ def batch_norm(
 
     γ, β and the running statistics are (C,).
 
-
     training      True: by the moments of this batch; running arrays, where given, move towards them in place.
                   False: by the running statistics, which are plain arrays and stay as they are
     momentum      share of this batch in the running statistics: running = (1 − momentum)·running + momentum·batch
 
-    Raises ShapeError when a channel holds a single value in training, ConfigError when evaluation lacks statistics.
+    Raises ShapeError when a channel holds a single value in training or an array is not (C,), ConfigError when evaluation lacks
+    statistics; nothing has changed then.
     """
     check_shapes(x, gamma, beta, *(v for v in (running_mean, running_var) if v is not None))
     if not training:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from minidense import functional as F
+from minidense.backend import to_device
 
 Draw = Callable[[np.random.Generator], tuple[np.ndarray, ...]]
 
@@ -58,8 +59,6 @@ def dropout(x):
 
 def evaluation(x, gamma, beta):
     mean, var = (v.astype(x.dtype) for v in (np.linspace(-1, 1, x.shape[1]), np.linspace(0.5, 2, x.shape[1])))
-    from minidense.backend import to_device
-
     return F.batch_norm(x, gamma, beta, to_device(mean, x.device), to_device(var, x.device), training=False)
 
 

@@ -6,7 +6,6 @@ return arrays without axes, not numbers. Anything that CuPy lacks should be miss
 """
 
 import operator
-import sys
 from types import SimpleNamespace
 
 import numpy
@@ -159,6 +158,3 @@ def __getattr__(name):
         raise AttributeError(f"the stand-in for CuPy has no {name}")
     value = getattr(numpy, name)
     return _wrapped(value) if callable(value) and not isinstance(value, type) else value
-
-
-sys.modules.setdefault("strict_cupy", sys.modules[__name__])
