@@ -12,7 +12,7 @@ from . import ops
 from .backend import array_module, to_device
 from .errors import ConfigError, DTypeError
 from .ops.loss import check_labels
-from .ops.norm import check_shapes
+from .ops.norm import check_shapes, track
 from .tensor import Tensor, apply
 
 # -- element by element ---------------------------------------------------------------------------------------------
@@ -221,11 +221,7 @@ def batch_norm(
     op = ops.BatchNorm(eps)
     y = apply(op, x, gamma, beta)
     if running_mean is not None and running_var is not None:
-        # running_var estimates the population, hence m/(m − 1); the batch itself is divided by m.
-        unbiased = op.var * (op.m / (op.m - 1))
-        for running, batch in ((running_mean, op.mean), (running_var, unbiased)):
-            running *= 1 - momentum
-            running += momentum * batch
+        track(running_mean, running_var, op.mean, op.var, m=op.m, momentum=momentum)
     return y
 
 

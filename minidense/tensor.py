@@ -270,10 +270,15 @@ def apply(op: Op, *inputs: Tensor) -> Tensor:
             f"{op!r}: inputs on two devices at once: {where}. Move one side with .to('cpu') or .to('gpu')"
         )
     y = op.forward(*(x.data for x in inputs))
-    if not (_recording and any(x.requires_grad for x in inputs)):
+    if not recording(*inputs):
         return Tensor(y)  # nobody keeps op: what it saved is freed here
     op.inputs, op.step = inputs, next(_next_step)
     return Tensor(y, source=op)
+
+
+def recording(*inputs: Tensor) -> bool:
+    """Would a step with these inputs be remembered? Not under no_grad, and not where nobody asks for a gradient."""
+    return _recording and any(x.requires_grad for x in inputs)
 
 
 def history(y: Tensor) -> list[Op]:

@@ -4,7 +4,7 @@ Where the paper's text and the authors' code (liuzhuang13/DenseNet, Lua Torch) d
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import numpy
@@ -12,10 +12,12 @@ import numpy
 from .. import functional as F
 from ..errors import ConfigError
 from ..nn import AvgPool2d, BatchNorm2d, Conv2d, Dropout, Linear, Module, Sequential, init, seed_dropout
+from ..speed import reference
 from ..tensor import Tensor
 
 
-def dense_block(x: Tensor, layers: Iterable[Module]) -> Tensor:
+@reference
+def dense_block(x: Tensor, layers: Sequence[Module]) -> Tensor:
     """x_l = H_l([x₀, x₁, …, x_{l−1}]), and all of them side by side as the result (eq. 2).
 
     x (N, c₀, H, W) and L layers that each make k feature maps give (N, c₀ + L·k, H, W); x stays in front, untouched.
@@ -63,7 +65,7 @@ class DenseBlock(Module):
             setattr(self, f"denselayer{i + 1}", layer(channels + i * growth_rate, growth_rate, dropout))
 
     def forward(self, x: Tensor) -> Tensor:
-        return dense_block(x, (layer for _, layer in self.named_children()))
+        return dense_block(x, [layer for _, layer in self.named_children()])
 
 
 class Transition(Module):
@@ -78,6 +80,7 @@ class Transition(Module):
         self.drop = Dropout(dropout)
         self.pool = AvgPool2d(2)
 
+    @reference
     def forward(self, x: Tensor) -> Tensor:
         return self.pool(self.drop(self.conv(F.relu(self.norm(x)))))
 

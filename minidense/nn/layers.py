@@ -8,6 +8,7 @@ import numpy
 
 from .. import functional as F
 from ..errors import ConfigError
+from ..ops.norm import track
 from ..tensor import Tensor
 from . import init
 from .module import Buffer, Module, Parameter
@@ -89,6 +90,11 @@ class BatchNorm2d(Module):
         if self.training:
             self.num_batches_tracked.data += 1
         return y
+
+    def track(self, mean, var, m: int) -> None:
+        """What training does besides normalising: count a batch of m values a channel with this mean and biased variance."""
+        track(self.running_mean.data, self.running_var.data, mean, var, m=m, momentum=self.momentum)
+        self.num_batches_tracked.data += 1
 
 
 class ReLU(Module):

@@ -39,6 +39,14 @@ class BatchNorm(Op):
         return per_channel(self.gamma * self.inv_std) * (dy - lost), dgamma, dbeta
 
 
+def track(running_mean, running_var, mean, var, *, m, momentum):
+    """Move running statistics, in place, towards those of a batch with m values a channel."""
+    # running_var estimates the population, hence m/(m − 1); the batch itself is divided by m.
+    for running, batch in ((running_mean, mean), (running_var, var * (m / (m - 1)))):
+        running *= 1 - momentum
+        running += (momentum * batch).astype(running.dtype, copy=False)
+
+
 def per_channel(v):
     """(C,) -> (C, 1, 1), which broadcasts over (N, C, H, W)."""
     return v[:, None, None]

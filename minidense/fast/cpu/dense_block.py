@@ -1,0 +1,320 @@
+"""A dense block in one buffer: every feature map is written once, its statistics are taken once, its gradient is corrected once.
+
+The definition is models.densenet.dense_block; docs/dense-block.md tells the algebra and what each part of it bought.
+"""
+
+import itertools
+
+import numpy
+
+from ...models.densenet import BottleneckLayer, DenseLayer, dense_block
+from ...ops import Op
+from ...speed import fast_path
+from ...tensor import apply, recording
+from ...threads import scratch, single_threaded_blas
+from . import moments
+from .pieces import empty_pieces, in_pieces, pieces_of, shared_out
+from .unit import Unit, repeated
+
+
+class DenseBlock(Op):
+    """All layers of a dense block as one step: x (N, c₀, H, W) gives (N, c₀ + L·k, H, W).
+
+    Inputs after x: γ, β, weight of each layer's norm and convolution, of both where there is a bottleneck.
+    Kept for backward: the feature maps, and what the 1×1 convolutions made. Everything else is computed once more.
+    ``batch_moments`` lists (mean, var) for every norm in order, for whoever keeps running statistics, where `training`.
+    """
+
+    def __init__(self, layers, *, keep):
+        self.layers, self.keep = layers, keep
+        self.training = layers[0].norm1.training
+        self.bottleneck = isinstance(layers[0], BottleneckLayer)
+
+    # -- forward --------------------------------------------------------------------------------------------------
+
+    def forward(self, x, *arrays):
+        units = [Unit(*arrays[i : i + 3]) for i in range(0, len(arrays), 3)]
+        self.units = list(zip(units[::2], units[1::2], strict=True)) if self.bottleneck else [(u,) for u in units]
+        n, self.c0, h, w = x.shape
+        self.growth = units[-1].outputs
+        self.channels = self.c0 + len(self.layers) * self.growth
+        self.m, self.dtype = n * h * w, x.dtype
+        self.pieces = pieces_of(x.shape)
+        self.longest = max(piece.pixels for piece in self.pieces)
+        self.features = empty_pieces(self.channels, self.pieces, self.dtype)
+        self.made = [None] * len(self.layers)  # what each layer's 1×1 convolution made, piece by piece
+        self.masks = [self.draw_masks(layer, x.shape) for layer in self.layers]
+        self.batch_moments = []
+        with single_threaded_blas():
+            if self.training:
+                self.layer_by_layer(x)
+            else:
+                self.share_by_share(x)
+            return joined(self.features, self.pieces, x.shape)
+
+    def layer_by_layer(self, x):
+        """Training: a layer needs the statistics of all images before it can begin."""
+
+        def load(i, piece):
+            old = self.features[i][: self.c0]
+            piece.rows(old)[...] = piece.of(x)
+            return moments.of_piece(old)
+
+        self.mean, self.var, self.inv_std = (numpy.empty(self.channels) for _ in range(3))
+        self.learn(slice(0, self.c0), in_pieces(load, self.pieces))
+        for i, units in enumerate(self.units):
+            c = self.c0 + i * self.growth
+            units[0].fold(self.mean[:c], self.inv_std[:c])
+            units[0].prepare(self.longest)
+            self.batch_moments.append((self.mean[:c], self.var[:c]))
+            if self.bottleneck:
+                self.made[i] = self.space_for_made(i)
+                mean, var = moments.merge(in_pieces(self.first_half(i), self.pieces), self.pieces)
+                units[1].fold(mean, 1 / numpy.sqrt(var + self.layers[i].norm2.eps))
+                units[1].prepare(self.longest)
+                self.batch_moments.append((mean, var))
+            self.learn(slice(c, c + self.growth), in_pieces(self.second_half(i), self.pieces))
+            for unit in units:
+                unit.done()
+
+    def share_by_share(self, x):
+        """Evaluation: all statistics are there, so some images go through the whole block while they are in the cache."""
+        for i, (layer, units) in enumerate(zip(self.layers, self.units, strict=True)):
+            for unit, norm in zip(units, norms_of(layer), strict=True):
+                mean, var = (b.data.astype(numpy.float64) for b in (norm.running_mean, norm.running_var))
+                unit.fold(mean, 1 / numpy.sqrt(var + norm.eps))
+                unit.prepare(self.longest)
+            if self.bottleneck and self.keep:
+                self.made[i] = self.space_for_made(i)
+
+        def whole_block(i, piece):
+            piece.rows(self.features[i][: self.c0])[...] = piece.of(x)
+            for number in range(len(self.layers)):
+                if self.bottleneck:
+                    self.first_half(number)(i, piece)
+                self.second_half(number)(i, piece)
+
+        in_pieces(whole_block, self.pieces)
+        for unit in itertools.chain.from_iterable(self.units):
+            unit.done()
+
+    def first_half(self, number):
+        """BN-ReLU-Conv1×1 of a layer: everything before it to 4k channels."""
+        unit, (mask, _) = self.units[number][0], self.masks[number]
+
+        def work(i, piece):
+            out = self.made_by(number, i, piece)
+            unit.forward(self.features[i][: unit.channels], piece, out)
+            drop(out, mask, piece)
+            return moments.of_piece(out) if self.training else None
+
+        return work
+
+    def second_half(self, number):
+        """BN-ReLU-Conv3×3 of a layer: into its own k channels of the buffer."""
+        unit, (_, mask) = self.units[number][-1], self.masks[number]
+        c = self.c0 + number * self.growth
+
+        def work(i, piece):
+            x = self.made_by(number, i, piece) if self.bottleneck else self.features[i][:c]
+            out = self.features[i][c : c + self.growth]
+            unit.forward(x, piece, out)
+            drop(out, mask, piece)
+            return moments.of_piece(out) if self.training else None
+
+        return work
+
+    def learn(self, channels, parts):
+        """The statistics of channels that have just been written; every later layer shares them."""
+        mean, var = moments.merge(parts, self.pieces)
+        self.mean[channels], self.var[channels] = mean, var
+        self.inv_std[channels] = 1 / numpy.sqrt(var + self.layers[0].norm1.eps)
+
+    def space_for_made(self, number):
+        if not self.keep and number:
+            return self.made[0]
+        return empty_pieces(self.units[number][0].outputs, self.pieces, self.dtype)
+
+    def made_by(self, number, i, piece):
+        if self.made[number] is None:  # evaluation without a graph: nobody will ask again
+            return scratch("made", (self.units[number][0].outputs, piece.pixels), self.dtype)
+        return self.made[number][i]
+
+    def draw_masks(self, layer, shape):
+        """What dropout keeps after the layer's convolutions, drawn in the order in which the definition draws."""
+        p, sizes = layer.drop.p, (self.units[0][0].outputs, self.growth) if self.bottleneck else (self.growth,)
+        if not (layer.drop.training and p):
+            return None, None
+        n, _, h, w = shape
+        masks = [(layer.drop.rng.random((n, c, h, w), numpy.float32) >= p, self.dtype.type(1 / (1 - p))) for c in sizes]
+        return masks[0], masks[-1]
+
+    # -- backward -------------------------------------------------------------------------------------------------
+
+    def backward(self, dy):
+        self.gradients = empty_pieces(self.channels, self.pieces, self.dtype)
+        # What every batch norm takes away from dx, A + x̂·B, is the same for all layers but for two numbers a channel.
+        self.a, self.b = numpy.zeros(self.channels), numpy.zeros(self.channels)
+        dparams = []
+
+        def load(i, piece):
+            piece.rows(self.gradients[i])[...] = piece.of(dy)
+
+        with single_threaded_blas():
+            in_pieces(load, self.pieces)
+            if self.bottleneck:
+                dmade = empty_pieces(self.units[0][0].outputs, self.pieces, self.dtype)
+            for number in reversed(range(len(self.layers))):
+                first, last = self.units[number][0], self.units[number][-1]
+                for unit in self.units[number]:
+                    unit.prepare(self.longest, backward=True)
+                if self.bottleneck:
+                    dlast = last.gradients(shared_out(self.back_to_made(number, dmade), self.pieces, last.new_sums))
+                    dfirst = first.gradients(shared_out(self.back_to_features(number, dmade), self.pieces, first.new_sums))
+                    dparams = [*dfirst, *dlast, *dparams]
+                else:
+                    dfirst = first.gradients(shared_out(self.back_from_output(number), self.pieces, first.new_sums))
+                    dparams = [*dfirst, *dparams]
+                if self.training:
+                    self.a[: first.channels] += first.s_dbeta / self.m
+                    self.b[: first.channels] += first.s_dgamma / self.m
+                for unit in self.units[number]:
+                    unit.done()
+                self.made[number] = None
+            dx = None
+            if self.wants(0):
+                correct = self.correction(slice(0, self.c0))
+                in_pieces(lambda i, piece: correct(i, self.gradients[i][: self.c0]), self.pieces)
+                n, _, h, w = dy.shape
+                dx = joined([g[: self.c0] for g in self.gradients], self.pieces, (n, self.c0, h, w))
+        return dx, *dparams
+
+    def output_gradient(self, number):
+        """dL/d(what a layer's last convolution made), complete: all later layers have given their share."""
+        c, (_, mask) = self.c0 + number * self.growth, self.masks[number]
+        own = slice(c, c + self.growth)
+        correct = self.correction(own)
+
+        def of(i, piece):
+            dy = correct(i, self.gradients[i][own])
+            drop(dy, mask, piece)
+            return dy
+
+        return of
+
+    def correction(self, channels):
+        """Take A + x̂·B from the gradient of these channels, in place."""
+        if not self.training:
+            return lambda i, dx: dx
+        a, b, mean, inv_std = (v[channels] for v in (self.a, self.b, self.mean, self.inv_std))
+        slope, level = ((v[:, None]).astype(self.dtype) for v in (b * inv_std, a - b * inv_std * mean))
+
+        def correct(i, dx):
+            lost = scratch("threshold", dx.shape, self.dtype)
+            numpy.multiply(self.features[i][channels], slope, out=lost)
+            lost += level
+            dx -= lost
+            return dx
+
+        return correct
+
+    def back_to_made(self, number, dmade):
+        """Through Conv3×3-ReLU-BN of a bottleneck layer, but for the part that needs the sums over all images."""
+        unit, output_gradient = self.units[number][1], self.output_gradient(number)
+
+        def work(i, piece, sums):
+            unit.backward(self.made[number][i], output_gradient(i, piece), piece, sums, dmade[i])
+
+        return work
+
+    def back_to_features(self, number, dmade):
+        """Through the rest of norm2, and through Conv1×1-ReLU-BN into the gradients of all channels before."""
+        first, last = self.units[number]
+        mask, _ = self.masks[number]
+        if self.training:
+            slope = -last.s_dgamma * last.inv_std / self.m
+            level = -last.s_dbeta / self.m - slope * last.mean
+            slope, level = (repeated(v, self.longest, self.dtype) for v in (slope, level))
+
+        def work(i, piece, sums):
+            dz, z = dmade[i], self.made[number][i]
+            if self.training:
+                lost = scratch("threshold", z.shape, self.dtype)
+                numpy.multiply(z, slope[:, : piece.pixels], out=lost)
+                lost += level[:, : piece.pixels]
+                dz += lost
+            drop(dz, mask, piece)
+            self.add_back(first, i, dz, piece, sums)
+
+        return work
+
+    def back_from_output(self, number):
+        """Through Conv3×3-ReLU-BN of a layer without bottleneck."""
+        unit, output_gradient = self.units[number][0], self.output_gradient(number)
+        return lambda i, piece, sums: self.add_back(unit, i, output_gradient(i, piece), piece, sums)
+
+    def add_back(self, unit, i, dy, piece, sums):
+        dx = scratch("dx", (unit.channels, piece.pixels), self.dtype)
+        unit.backward(self.features[i][: unit.channels], dy, piece, sums, dx)
+        gradient = self.gradients[i][: unit.channels]
+        numpy.add(gradient, dx, out=gradient)
+
+
+def drop(x, mask, piece):
+    """Dropout, in place."""
+    if mask is not None:
+        kept, scale = mask
+        rows = piece.rows(x)
+        numpy.multiply(rows, piece.of(kept) * scale, out=rows)
+
+
+def norms_of(layer):
+    return (layer.norm1, layer.norm2) if isinstance(layer, BottleneckLayer) else (layer.norm1,)
+
+
+def joined(parts, pieces, shape):
+    """The parts (C, n·H·W) of all pieces as one array (N, C, H, W)."""
+    y = numpy.empty((shape[0], len(parts[0]), *shape[2:]), parts[0].dtype)
+
+    def store(i, piece):
+        piece.of(y)[...] = piece.rows(parts[i])
+
+    in_pieces(store, pieces)
+    return y
+
+
+def fits(x, layers):
+    """On the CPU in float32 or float64, where all layers are of one known kind and nobody watches inside them."""
+    kind = type(layers[0]) if layers else None
+    if kind not in (DenseLayer, BottleneckLayer) or x.device != "cpu" or x.dtype.char not in "fd":
+        return False
+    first = layers[0].norm1
+    for layer in layers:
+        norms = norms_of(layer)
+        if type(layer) is not kind or any(
+            norm.training != first.training or norm.eps != first.eps or type(norm) is not type(first) for norm in norms
+        ):
+            return False
+        if any(module.on_output is not None for module in layer.modules()):
+            return False
+    return x.ndim == 4 and x.shape[1] == len(first.weight)  # anything else is the definition's to refuse
+
+
+def examples():
+    return []
+
+
+@fast_path(dense_block, fits=fits, examples=examples)
+def dense_block_in_one_buffer(x, layers):
+    """models.densenet.dense_block as one step."""
+    inputs = [x]
+    for layer in layers:
+        for norm, conv in zip(norms_of(layer), (layer.conv1, getattr(layer, "conv2", None)), strict=False):
+            inputs += [norm.weight, norm.bias, conv.weight]
+    op = DenseBlock(layers, keep=recording(*inputs))
+    y = apply(op, *inputs)
+    if op.training:
+        norms = [norm for layer in layers for norm in norms_of(layer)]
+        for norm, (mean, var) in zip(norms, op.batch_moments, strict=True):
+            norm.track(mean, var, op.m)
+    return y

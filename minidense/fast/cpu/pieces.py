@@ -1,0 +1,82 @@
+"""A batch in pieces: some images each, laid out channel by channel, small enough for the cache."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy
+
+from ...threads import in_parallel
+
+PIXELS = 1024  # a piece: long enough for full-speed matrix products, short enough for the second-level cache
+SHARES = 16  # work is dealt out in at most so many shares, however many threads there are: sums come out the same
+
+
+class Piece(NamedTuple):
+    """Images `start` to `stop` of a batch, whose values are laid out (C, n·H·W): every channel one long row."""
+
+    start: int
+    stop: int
+    height: int
+    width: int
+
+    @property
+    def images(self) -> int:
+        return self.stop - self.start
+
+    @property
+    def pixels(self) -> int:
+        return self.images * self.height * self.width
+
+    def of(self, batch: numpy.ndarray) -> numpy.ndarray:
+        """These images of a batch (N, C, H, W), as a view (C, n, H·W)."""
+        n, c = batch.shape[:2]
+        return batch.reshape(n, c, -1)[self.start : self.stop].swapaxes(0, 1)
+
+    def take(self, batch: numpy.ndarray) -> numpy.ndarray:
+        """These images as one matrix (C, n·H·W): a view where it is one image, else a copy."""
+        return self.of(batch).reshape(batch.shape[1], self.pixels)
+
+    def put(self, array: numpy.ndarray, batch: numpy.ndarray) -> None:
+        """Write a matrix (C, n·H·W) to these images of a batch (N, C, H, W)."""
+        self.of(batch)[...] = self.rows(array)
+
+    def rows(self, array: numpy.ndarray) -> numpy.ndarray:
+        """An array (C, n·H·W) of this piece as (C, n, H·W)."""
+        return array.reshape(len(array), self.images, -1)
+
+
+def pieces_of(shape: tuple[int, ...]) -> list[Piece]:
+    """The pieces of a batch (N, C, H, W): about PIXELS pixels each, but at least four pieces where there are four images."""
+    n, _, h, w = shape
+    images = max(1, min(PIXELS // (h * w), n // 4))
+    return [Piece(start, min(start + images, n), h, w) for start in range(0, n, images)]
+
+
+def empty_pieces(channels: int, pieces: Sequence[Piece], dtype) -> list[numpy.ndarray]:
+    """One array (C, n·H·W) a piece."""
+    return [numpy.empty((channels, piece.pixels), dtype) for piece in pieces]
+
+
+def in_pieces(work: Callable[[int, Piece], Any], pieces: Sequence[Piece]) -> list:
+    """[work(i, piece) for every piece], several at once."""
+    done = in_parallel(lambda share: [work(i, pieces[i]) for i in share], shares_of(len(pieces)))
+    return list(itertools.chain.from_iterable(done))
+
+
+def shared_out(work: Callable[[int, Piece, Any], None], pieces: Sequence[Piece], new_sums: Callable[[], Any]) -> list:
+    """work(i, piece, sums) for every piece, several at once; one `sums` for each share of the pieces, all of them returned in order."""
+
+    def do(share):
+        sums = new_sums()
+        for i in share:
+            work(i, pieces[i], sums)
+        return sums
+
+    return in_parallel(do, shares_of(len(pieces)))
+
+
+def shares_of(count: int) -> list[range]:
+    """The numbers 0 … count − 1 in at most SHARES runs."""
+    size = -(-count // SHARES)
+    return [range(start, min(start + size, count)) for start in range(0, count, size)]

@@ -1,0 +1,164 @@
+"""BN-ReLU-Conv on pieces of a batch: the composite function H of the DenseNet paper (§3) as one threshold and one matrix product.
+
+With s = γ/√(var + ε) and θ = mean − β/s, for each channel,
+
+    relu(BN(x)) = |s|·ρ,   ρ = max(±(x − θ), 0) with the sign of s
+
+so |s| goes into the weights and one threshold is left of the normalisation. ReLU does not mind a positive factor, and from that
+(Euler: relu(γ·x̂ + β) is homogeneous in γ and β) dγ follows from the weight gradient without another look at the images:
+
+    γ·dγ + β·dβ = Σ h·dh = Σ_o W[o]·dW[o]            h = relu(BN(x)), o over everything that channel c feeds
+"""
+
+from functools import cache
+from typing import NamedTuple
+
+import numpy
+
+from ...threads import scratch
+from . import taps
+
+SMALLEST_GAMMA = 1e-20  # stands for γ = 0, which would put the threshold at infinity
+FAR = 8.0  # where |β| is so many times |γ|, γ·dγ is a small difference of large sums, and dγ is summed up directly
+
+
+class Sums(NamedTuple):
+    """What a share of the pieces adds up in backward. `far` belongs to the channels in Unit.far."""
+
+    weight: numpy.ndarray  # −Σ dy·ρ, (K·K·F, C)
+    dx: numpy.ndarray  # Σ dx, (C,)
+    far: numpy.ndarray  # Σ dx·(x − mean)
+
+
+class Unit:
+    """One BN-ReLU-Conv with K = 1, or K = 3 and padding 1, stride 1. Shapes: x (C, P) gives (F, P), P pixels of a piece.
+
+    ``fold`` once the statistics are known; then ``prepare``, ``forward`` on every piece, ``done``; later ``prepare`` again,
+    ``backward`` on every piece, ``done``, and ``gradients`` of all the sums.
+    """
+
+    def __init__(self, gamma, beta, weight):
+        self.gamma, self.beta, self.weight = gamma, beta, weight
+        self.outputs, self.channels, kernel, _ = weight.shape
+        self.padded = kernel == 3
+        self.matrix = weight.transpose(2, 3, 0, 1).reshape(-1, self.channels)  # (K·K·F, C)
+
+    def fold(self, mean, inv_std):
+        """Set threshold and weights for these statistics (C,)."""
+        self.mean, self.inv_std = mean, inv_std
+        gamma, beta = self.gamma.astype(numpy.float64), self.beta.astype(numpy.float64)
+        self.used_gamma = numpy.where(abs(gamma) < SMALLEST_GAMMA, SMALLEST_GAMMA, gamma)
+        self.s = self.used_gamma * inv_std
+        self.theta = mean - beta / self.s
+        self.theta[(gamma == 0) & (beta <= 0)] = numpy.inf  # relu(β) = 0 without a gradient: nothing lies above the threshold
+        self.falling = numpy.flatnonzero(self.s < 0)
+        self.far = numpy.flatnonzero(abs(beta) > FAR * abs(gamma))
+
+    def prepare(self, pixels, *, backward=False):
+        """Write out what every piece of up to so many pixels will read: thresholds, and the weights with s in them."""
+        dtype = self.matrix.dtype
+        self.thresholds = repeated(self.theta, pixels, dtype)
+        if backward:
+            self.back_matrix = numpy.ascontiguousarray((self.matrix * self.s.astype(dtype)).T)  # (C, K·K·F)
+        else:
+            self.zeros = zeros(self.channels, pixels, dtype)
+            self.matrix_s = self.matrix * (-abs(self.s)).astype(dtype)  # (K·K·F, C)
+
+    def done(self):
+        """Free what prepare() wrote out."""
+        self.thresholds = self.zeros = self.matrix_s = self.back_matrix = None
+
+    def below(self, x):
+        """−ρ where x is on the active side of its threshold, something not negative elsewhere: (C, P)."""
+        c, p = x.shape
+        t = scratch("threshold", (c, p), x.dtype)
+        numpy.subtract(self.thresholds[:, :p], x, out=t)
+        for row in self.falling:
+            numpy.subtract(x[row], self.thresholds[row, 0], out=t[row])
+        return t
+
+    def rectified(self, x):
+        """−ρ (C, P), in working memory."""
+        t = self.below(x)
+        return numpy.minimum(t, self.zeros[:, : t.shape[1]], out=t)
+
+    def forward(self, x, piece, out):
+        """conv(relu(BN(x))) into out (F, P)."""
+        if self.padded:
+            taps.multiply(self.matrix_s, self.rectified(x), piece, out)
+        else:
+            numpy.matmul(self.matrix_s, self.rectified(x), out=out)
+
+    def new_sums(self):
+        """Zeros to begin with."""
+        return Sums(
+            numpy.zeros(self.matrix.shape, self.matrix.dtype),
+            numpy.zeros(self.channels),
+            numpy.zeros(len(self.far)),
+        )
+
+    def backward(self, x, dy, piece, sums, dx):
+        """dL/dx into dx (C, P), as if mean and variance did not depend on x; dy (F, P)."""
+        ones = numpy.ones(x.shape[1], x.dtype)
+        if self.padded:
+            dy = taps.spread(dy, piece)  # (K·K·F, P)
+        t = self.below(x)
+        bits = t.view(f"i{t.itemsize}")
+        active = scratch("active", t.shape, bits.dtype)
+        numpy.right_shift(bits, 8 * t.itemsize - 1, out=active)  # the sign in every bit: −1 where active, 0 elsewhere
+        numpy.bitwise_and(bits, active, out=bits)  # now t = −ρ
+        numpy.add(sums.weight, self.product(dy, t, piece), out=sums.weight)
+        self.bring_back(dy, piece, dx)
+        dx_bits = dx.view(bits.dtype)
+        numpy.bitwise_and(dx_bits, active, out=dx_bits)
+        numpy.add(sums.dx, dx @ ones, out=sums.dx)
+        for i, row in enumerate(self.far):
+            sums.far[i] += dx[row] @ (x[row] - x.dtype.type(self.mean[row]))
+
+    def product(self, dy, t, piece):
+        """What a piece adds to the weight gradient."""
+        return dy @ t.T
+
+    def bring_back(self, dy, piece, out):
+        """The gradient before the threshold, into out (C, P)."""
+        numpy.matmul(self.back_matrix, dy, out=out)
+
+    def centring(self, x, dx, m, pixels):
+        """Work for in_pieces: take from dx (N, C, H, W) what normalising took, (s·dβ + x̂·s·dγ)/m (Ioffe & Szegedy 2015)."""
+        lost = self.s_dgamma * self.inv_std / m
+        slope, level = (repeated(v, pixels, x.dtype) for v in (lost, self.s_dbeta / m - lost * self.mean))
+
+        def work(i, piece):
+            own, dx_own = piece.take(x), piece.take(dx)
+            lost = scratch("threshold", own.shape, x.dtype)
+            numpy.multiply(own, slope[:, : piece.pixels], out=lost)
+            lost += level[:, : piece.pixels]
+            piece.put(numpy.subtract(dx_own, lost, out=lost), dx)
+
+        return work
+
+    def gradients(self, sums):
+        """(dγ, dβ, dweight) in the weights' type, from the sums of all pieces; also sets s·dγ and s·dβ, see ``centring``."""
+        total = Sums(*(sum(parts) for parts in zip(*sums, strict=True)))
+        dmatrix = -abs(self.s) * total.weight
+        dbeta = total.dx / self.s
+        dgamma = ((self.matrix * dmatrix).sum(0) - self.beta * dbeta) / self.used_gamma
+        dgamma[self.far] = total.far / self.used_gamma[self.far]
+        self.s_dbeta, self.s_dgamma = self.s * dbeta, self.s * dgamma
+        f, c, k, _ = self.weight.shape
+        dweight = dmatrix.reshape(k, k, f, c).transpose(2, 3, 0, 1)
+        dtype = self.matrix.dtype
+        return dgamma.astype(dtype), dbeta.astype(dtype), dweight.astype(dtype)
+
+
+def repeated(v, pixels, dtype):
+    """(C,) as a matrix (C, P) of equal columns, written out: NumPy adds whole arrays twice as fast as it repeats a column."""
+    full = numpy.empty((len(v), pixels), dtype)
+    full[...] = v[:, None]
+    return full
+
+
+@cache
+def zeros(channels, pixels, dtype):
+    """Zeros to compare with: NumPy takes the smaller of two whole arrays thrice as fast as that of an array and a number."""
+    return numpy.zeros((channels, pixels), dtype)
