@@ -13,6 +13,7 @@ from .backend import array_module, to_device
 from .errors import ConfigError, DTypeError
 from .ops.loss import check_labels
 from .ops.norm import check_shapes, track
+from .speed import reference
 from .tensor import Tensor, apply
 
 # -- element by element ---------------------------------------------------------------------------------------------
@@ -58,6 +59,7 @@ def log(x: Tensor) -> Tensor:
     return apply(ops.Log(), x)
 
 
+@reference
 def relu(x: Tensor) -> Tensor:
     """max(x, 0); the gradient at exactly 0 is taken as 0 (Nair & Hinton 2010)."""
     return apply(ops.ReLU(), x)
@@ -164,11 +166,13 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return apply(ops.Linear(), *_given(x, weight, bias))
 
 
+@reference
 def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, stride: int = 1, padding: int = 0) -> Tensor:
     """Correlate images with filters: (N, C, H, W), (F, C, K, K), (F,) give (N, F, H', W'), H' = ⌊(H + 2·padding − K)/stride⌋ + 1."""
     return apply(ops.Conv2d(stride, padding), *_given(x, weight, bias))
 
 
+@reference
 def max_pool2d(
     x: Tensor, kernel: int, *, stride: int | None = None, padding: int = 0, ceil_mode: bool = False
 ) -> Tensor:
@@ -179,16 +183,19 @@ def max_pool2d(
     return apply(ops.MaxPool2d(kernel, stride, padding, ceil_mode), x)
 
 
+@reference
 def avg_pool2d(x: Tensor, kernel: int, *, stride: int | None = None, padding: int = 0) -> Tensor:
     """Mean of each K×K window, windows `stride` apart (default: K), the border counting as zeros."""
     return apply(ops.AvgPool2d(kernel, stride, padding), x)
 
 
+@reference
 def global_avg_pool2d(x: Tensor) -> Tensor:
     """Mean of each feature map: (N, C, H, W) gives (N, C) (Lin et al. 2014)."""
     return apply(ops.GlobalAvgPool2d(), x)
 
 
+@reference
 def batch_norm(
     x: Tensor,
     gamma: Tensor,

@@ -3,7 +3,7 @@
 NumPy's loops use one core and let go of the interpreter while they run, so pieces of a batch can be worked on side by side.
 """
 
-import itertools
+import math
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -82,16 +82,21 @@ def single_threaded_blas() -> Iterator[None]:
                 _Settings.limit.restore_original_limits()
 
 
-def in_parallel(work: Callable[[Any], Any], items: Sequence) -> list:
+def in_parallel(work: Callable[[Any], Any], items: Sequence, *, last_first: bool = False) -> list:
     """[work(item) for item in items], several at once; the results in the order of the items, whoever made them.
+
+    last_first  begin with the last item: what was worked on last is still in the cache
 
     The first exception is raised here, when all threads have stopped.
     """
     workers = min(thread_count(), len(items))
-    if workers < 2 or getattr(_local, "working", False):
-        return [work(item) for item in items]
     results: list[Any] = [None] * len(items)
-    waiting = iter(range(len(items)))  # threads take the next item from here; next() of it is one step of the interpreter
+    # Threads take the next item from here; next() of it is one step of the interpreter.
+    waiting = iter(range(len(items) - 1, -1, -1) if last_first else range(len(items)))
+    if workers < 2 or getattr(_local, "working", False):
+        for i in waiting:
+            results[i] = work(items[i])
+        return results
 
     def take():
         _local.working = True
@@ -116,16 +121,23 @@ def in_parallel(work: Callable[[Any], Any], items: Sequence) -> list:
     return results
 
 
-def scratch(name: str, shape: tuple[int, ...], dtype) -> numpy.ndarray:
-    """This thread's working memory of that name: contents are whatever was left there. Kept for the next call."""
-    size = 1
-    for n in shape:
-        size *= n
+def scratch(name: str, shape: tuple[int, ...], dtype, *, cleared: bool = False) -> numpy.ndarray:
+    """This thread's working memory of that name, kept for the next call. It holds whatever was left there.
+
+    cleared  zeros whenever the shape is another than last time; what is never written then stays zero
+    """
     kept = _local.__dict__.setdefault("scratch", {})
-    flat = kept.get((name, dtype))
-    if flat is None or flat.size < size:
-        flat = kept[name, dtype] = numpy.empty(size, dtype)
-    return flat[:size].reshape(shape)
+    flat, array = kept.get(name, (None, None))
+    if array is not None and array.shape == shape and array.dtype == dtype:
+        return array
+    size = math.prod(shape)
+    if flat is None or flat.size < size or flat.dtype != dtype:
+        flat = numpy.empty(size, dtype)
+    array = flat[:size].reshape(shape)
+    if cleared:
+        array[...] = 0
+    kept[name] = flat, array
+    return array
 
 
 def _pool(workers: int) -> ThreadPoolExecutor:

@@ -19,11 +19,7 @@ class BatchNorm(Op):
         xp = array_module(x, gamma, beta)
         check_shapes(x, gamma, beta)
         self.m = x.size // x.shape[1]  # values per channel
-        if self.m < 2:
-            raise ShapeError(
-                f"batch_norm: x of shape {x.shape} has {self.m} value a channel and therefore no variance; "
-                "train with more images in a batch, or normalise with running statistics: model.eval()"
-            )
+        refuse_single_value(x)
         self.mean = channel_sum(x) / self.m
         centred = x - per_channel(self.mean)
         self.var = channel_dot(centred, centred) / self.m
@@ -37,6 +33,16 @@ class BatchNorm(Op):
         # Normalising removed the mean and the part along x̂; the gradient loses the same two parts.
         lost = self.x_hat * per_channel(dgamma / self.m) + per_channel(dbeta / self.m)
         return per_channel(self.gamma * self.inv_std) * (dy - lost), dgamma, dbeta
+
+
+def refuse_single_value(x):
+    """A batch's own variance takes two values a channel."""
+    m = x.size // x.shape[1]
+    if m < 2:
+        raise ShapeError(
+            f"batch_norm: x of shape {x.shape} has {m} value a channel and therefore no variance; "
+            "train with more images in a batch, or normalise with running statistics: model.eval()"
+        )
 
 
 def track(running_mean, running_var, mean, var, *, m, momentum):

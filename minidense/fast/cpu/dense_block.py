@@ -13,7 +13,7 @@ from ...speed import fast_path
 from ...tensor import apply, recording
 from ...threads import scratch, single_threaded_blas
 from . import moments
-from .pieces import empty_pieces, in_pieces, pieces_of, shared_out
+from .pieces import empty_pieces, in_pieces, on_cpu, pieces_of, shared_out
 from .unit import Unit, repeated
 
 
@@ -35,6 +35,7 @@ class DenseBlock(Op):
     def forward(self, x, *arrays):
         units = [Unit(*arrays[i : i + 3]) for i in range(0, len(arrays), 3)]
         self.units = list(zip(units[::2], units[1::2], strict=True)) if self.bottleneck else [(u,) for u in units]
+        x = numpy.ascontiguousarray(x)
         n, self.c0, h, w = x.shape
         self.growth = units[-1].outputs
         self.channels = self.c0 + len(self.layers) * self.growth
@@ -69,7 +70,7 @@ class DenseBlock(Op):
             self.batch_moments.append((self.mean[:c], self.var[:c]))
             if self.bottleneck:
                 self.made[i] = self.space_for_made(i)
-                mean, var = moments.merge(in_pieces(self.first_half(i), self.pieces), self.pieces)
+                mean, var = moments.merge(in_pieces(self.first_half(i), self.pieces, last_first=True), self.pieces)
                 units[1].fold(mean, 1 / numpy.sqrt(var + self.layers[i].norm2.eps))
                 units[1].prepare(self.longest)
                 self.batch_moments.append((mean, var))
@@ -156,6 +157,7 @@ class DenseBlock(Op):
         # What every batch norm takes away from dx, A + x̂·B, is the same for all layers but for two numbers a channel.
         self.a, self.b = numpy.zeros(self.channels), numpy.zeros(self.channels)
         dparams = []
+        dy = numpy.ascontiguousarray(dy)
 
         def load(i, piece):
             piece.rows(self.gradients[i])[...] = piece.of(dy)
@@ -169,7 +171,7 @@ class DenseBlock(Op):
                 for unit in self.units[number]:
                     unit.prepare(self.longest, backward=True)
                 if self.bottleneck:
-                    dlast = last.gradients(shared_out(self.back_to_made(number, dmade), self.pieces, last.new_sums))
+                    dlast = last.gradients(shared_out(self.back_to_made(number, dmade), self.pieces, last.new_sums, last_first=True))
                     dfirst = first.gradients(shared_out(self.back_to_features(number, dmade), self.pieces, first.new_sums))
                     dparams = [*dfirst, *dlast, *dparams]
                 else:
@@ -286,7 +288,7 @@ def joined(parts, pieces, shape):
 def fits(x, layers):
     """On the CPU in float32 or float64, where all layers are of one known kind and nobody watches inside them."""
     kind = type(layers[0]) if layers else None
-    if kind not in (DenseLayer, BottleneckLayer) or x.device != "cpu" or x.dtype.char not in "fd":
+    if kind not in (DenseLayer, BottleneckLayer) or not on_cpu(x):
         return False
     first = layers[0].norm1
     for layer in layers:

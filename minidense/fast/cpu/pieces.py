@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy
 
+from ...tensor import Tensor
 from ...threads import in_parallel
 
-PIXELS = 1024  # a piece: long enough for full-speed matrix products, short enough for the second-level cache
+PIXELS = 2048  # a piece: steps long enough that handing over the interpreter does not show, arrays that still stay in a cache
 SHARES = 16  # work is dealt out in at most so many shares, however many threads there are: sums come out the same
 
 
@@ -58,13 +59,21 @@ def empty_pieces(channels: int, pieces: Sequence[Piece], dtype) -> list[numpy.nd
     return [numpy.empty((channels, piece.pixels), dtype) for piece in pieces]
 
 
-def in_pieces(work: Callable[[int, Piece], Any], pieces: Sequence[Piece]) -> list:
-    """[work(i, piece) for every piece], several at once."""
-    done = in_parallel(lambda share: [work(i, pieces[i]) for i in share], shares_of(len(pieces)))
+def in_pieces(work: Callable[[int, Piece], Any], pieces: Sequence[Piece], *, last_first: bool = False) -> list:
+    """[work(i, piece) for every piece], several at once, see in_parallel."""
+    done = in_parallel(
+        lambda share: [work(i, pieces[i]) for i in share], shares_of(len(pieces)), last_first=last_first
+    )
     return list(itertools.chain.from_iterable(done))
 
 
-def shared_out(work: Callable[[int, Piece, Any], None], pieces: Sequence[Piece], new_sums: Callable[[], Any]) -> list:
+def shared_out(
+    work: Callable[[int, Piece, Any], None],
+    pieces: Sequence[Piece],
+    new_sums: Callable[[], Any],
+    *,
+    last_first: bool = False,
+) -> list:
     """work(i, piece, sums) for every piece, several at once; one `sums` for each share of the pieces, all of them returned in order."""
 
     def do(share):
@@ -73,10 +82,15 @@ def shared_out(work: Callable[[int, Piece, Any], None], pieces: Sequence[Piece],
             work(i, pieces[i], sums)
         return sums
 
-    return in_parallel(do, shares_of(len(pieces)))
+    return in_parallel(do, shares_of(len(pieces)), last_first=last_first)
 
 
 def shares_of(count: int) -> list[range]:
     """The numbers 0 … count − 1 in at most SHARES runs."""
     size = -(-count // SHARES)
     return [range(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def on_cpu(x) -> bool:
+    """Is x a Tensor that NumPy's fast loops are there for: on the CPU, in float32 or float64?"""
+    return isinstance(x, Tensor) and x.device == "cpu" and x.dtype.char in "fd"

@@ -1,8 +1,12 @@
-"""3×3 convolution with padding 1 on pieces, without a ninefold copy of its input: every tap multiplies every pixel.
+"""Convolution at stride 1 that keeps the size of the image (K odd, padding (K − 1)/2), on pieces.
 
-``shares`` (9·F, P) holds, for tap (p, q), filter f and pixel x of the input, what x gives to the output pixel that lies
-(p − 1) rows up and (q − 1) columns left of it. An output is the sum of nine shares, each from its own pixel.
+``shares`` (K·K·F, P) holds, for tap (p, q), filter f and pixel x of the input, what x gives to the output pixel that lies
+p − r rows up and q − r columns left of it, r = (K − 1)/2. An output is the sum of K·K shares, each from its own pixel: so every tap
+multiplies every pixel and no pixel is copied. Where there are more filters than channels, copying the channels is cheaper, and
+the same adjoint serves: ``spread``.
 """
+
+import math
 
 import numpy
 
@@ -10,43 +14,54 @@ from ...threads import scratch
 
 
 def multiply(matrix, x, piece, out):
-    """Σ over taps of matrix (9·F, C) @ x (C, P), each tap from its own pixels, into out (F, P)."""
-    f, margin = len(matrix) // 9, piece.width + 1
+    """Σ over taps of matrix (K·K·F, C) @ x (C, P), each tap from its own pixels, into out (F, P)."""
+    f = len(out)
+    k = math.isqrt(len(matrix) // f)
+    margin = k // 2 * (piece.width + 1)
     row = piece.pixels + 2 * margin
-    shares = scratch("shares", (9 * f, row), x.dtype)
-    shares[:, :margin] = 0
-    shares[:, -margin:] = 0
-    numpy.matmul(matrix, x, out=shares[:, margin:-margin])
-    clear_border(shares, piece, margin)
-    # (3, 3, F, P): for every output pixel its nine shares
-    seen = view(shares, 0, (3, 3, f, piece.pixels), (3 * f * row + piece.width, f * row + 1, row, 1))
+    shares = scratch(f"shares of {piece.height}×{piece.width}", (k * k * f, row), x.dtype, cleared=True)
+    numpy.matmul(matrix, x, out=shares[:, margin : row - margin])
+    clear_border(shares, k, piece, margin)
+    # (K, K, F, P): for every output pixel its shares
+    seen = view(shares, 0, (k, k, f, piece.pixels), (k * f * row + piece.width, f * row + 1, row, 1))
     numpy.add.reduce(seen, axis=(0, 1), out=out)
 
 
-def spread(dy, piece):
-    """The adjoint: dy (F, P) back to the shares (9·F, P)."""
-    f, margin = len(dy), piece.width + 1
-    row = piece.pixels + 2 * margin
-    padded = scratch("padded", (f, row), dy.dtype)
-    padded[:, :margin] = 0
-    padded[:, -margin:] = 0
-    padded[:, margin:-margin] = dy
-    shares = scratch("shares", (9 * f, piece.pixels), dy.dtype)
-    shares.reshape(3, 3, f, -1)[...] = view(padded, 2 * margin, (3, 3, f, piece.pixels), (-piece.width, -1, row, 1))
-    clear_border(shares, piece, 0)
+def spread(dy, k, piece):
+    """The adjoint: dy (F, P) back to the shares (K·K·F, P)."""
+    f, h, w, r = len(dy), piece.height, piece.width, k // 2
+    # Every image lies in zeros, r rows above and below, once for each q, with the columns that tap q cannot reach made zero.
+    size = (h + 2 * r) * w + 2 * r
+    padded = scratch(f"spread of {h}×{w}", (k, f, piece.images, size), dy.dtype, cleared=True)
+    inner = view(padded, r * w + r, (k, f, piece.images, h, w), (f * piece.images * size, piece.images * size, size, w, 1))
+    inner[...] = dy.reshape(f, piece.images, h, w)
+    for q in range(k):
+        if q < r:
+            inner[q, ..., : r - q] = 0
+        elif q > r:
+            inner[q, ..., r - q :] = 0
+    shares = scratch("shares", (k * k * f, piece.pixels), dy.dtype)
+    from_dy = view(
+        padded,
+        2 * r * w + 2 * r,
+        (k, k, f, piece.images, h * w),
+        (-w, f * piece.images * size - 1, piece.images * size, size, 1),
+    )
+    shares.reshape(from_dy.shape)[...] = from_dy
     return shares
 
 
-def clear_border(shares, piece, margin):
-    """Nothing is given across the edge of an image: not from its last column to the next row, not to the next image."""
-    row, w, f = shares.shape[1], piece.width, len(shares) // 9
-    size = piece.height * w
-    at = view(shares, margin, (3, 3, f, piece.images, piece.height, w), (3 * f * row, f * row, row, size, w, 1))
-    at[:, 0, ..., -1] = 0
-    at[:, 2, ..., 0] = 0
-    if piece.images > 1:
-        at[0, :, :, :, -1] = 0
-        at[2, :, :, :, 0] = 0
+def clear_border(shares, k, piece, margin):
+    """Nothing is given across the edge of an image: not from its last columns to the next row, not to the next image."""
+    row, h, w, f = shares.shape[1], piece.height, piece.width, len(shares) // (k * k)
+    at = view(shares, margin, (k, k, f, piece.images, h, w), (k * f * row, f * row, row, h * w, w, 1))
+    r = k // 2
+    for tap in range(k):
+        lost = slice(tap - r, None) if tap < r else slice(0, tap - r)  # what would fall over the edge
+        if tap != r:
+            at[:, tap, ..., lost] = 0
+            if piece.images > 1:
+                at[tap, :, :, :, lost] = 0
 
 
 def view(array, start, shape, steps):

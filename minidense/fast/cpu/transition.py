@@ -10,7 +10,7 @@ from ...speed import fast_path
 from ...tensor import apply, recording
 from ...threads import scratch, single_threaded_blas
 from . import moments
-from .pieces import Piece, in_pieces, pieces_of, shared_out
+from .pieces import Piece, in_pieces, on_cpu, pieces_of, shared_out
 from .unit import Unit, repeated
 
 
@@ -53,7 +53,8 @@ class TransitionStep(Op):
 
     def forward(self, x, gamma, beta, weight):
         n, c, h, w = x.shape
-        self.x, self.m = x, n * h * w
+        self.x = x = numpy.ascontiguousarray(x)
+        self.m = n * h * w
         self.training = self.norm.training
         self.unit = PooledUnit(gamma, beta, weight)
         self.pieces = pieces_of(x.shape)
@@ -77,7 +78,7 @@ class TransitionStep(Op):
         return y
 
     def backward(self, dy):
-        unit, x = self.unit, self.x
+        unit, x, dy = self.unit, self.x, numpy.ascontiguousarray(dy)
         dx = numpy.empty_like(x)
         with single_threaded_blas():
             unit.prepare(self.pieces[0].pixels, backward=True)
@@ -102,8 +103,7 @@ def halved(piece):
 def fits(module, x):
     return (
         type(module) is Transition
-        and x.device == "cpu"
-        and x.dtype.char in "fd"
+        and on_cpu(x)
         and x.ndim == 4
         and x.shape[1] == len(module.norm.weight)
         and x.shape[2] % 2 == x.shape[3] % 2 == 0

@@ -17,6 +17,7 @@ import numpy
 
 from ...threads import scratch
 from . import taps
+from .moments import filled
 
 SMALLEST_GAMMA = 1e-20  # stands for γ = 0, which would put the threshold at infinity
 FAR = 8.0  # where |β| is so many times |γ|, γ·dγ is a small difference of large sums, and dγ is summed up directly
@@ -99,9 +100,8 @@ class Unit:
 
     def backward(self, x, dy, piece, sums, dx):
         """dL/dx into dx (C, P), as if mean and variance did not depend on x; dy (F, P)."""
-        ones = numpy.ones(x.shape[1], x.dtype)
         if self.padded:
-            dy = taps.spread(dy, piece)  # (K·K·F, P)
+            dy = taps.spread(dy, 3, piece)  # (K·K·F, P)
         t = self.below(x)
         bits = t.view(f"i{t.itemsize}")
         active = scratch("active", t.shape, bits.dtype)
@@ -111,7 +111,7 @@ class Unit:
         self.bring_back(dy, piece, dx)
         dx_bits = dx.view(bits.dtype)
         numpy.bitwise_and(dx_bits, active, out=dx_bits)
-        numpy.add(sums.dx, dx @ ones, out=sums.dx)
+        numpy.add(sums.dx, dx @ filled(1, x.shape[1], x.dtype), out=sums.dx)
         for i, row in enumerate(self.far):
             sums.far[i] += dx[row] @ (x[row] - x.dtype.type(self.mean[row]))
 
