@@ -11,10 +11,12 @@ from ...models.densenet import BottleneckLayer, DenseLayer, dense_block
 from ...ops import Op
 from ...speed import fast_path
 from ...tensor import apply, recording
-from ...threads import scratch, single_threaded_blas
+from ...threads import in_parallel, scratch, single_threaded_blas
 from . import moments
 from .pieces import empty_pieces, in_pieces, on_cpu, pieces_of, shared_out
 from .unit import Unit, repeated
+
+TOGETHER = 4  # pieces that go through a block together in evaluation, so that what a layer's pieces share is read once
 
 
 class DenseBlock(Op):
@@ -66,14 +68,14 @@ class DenseBlock(Op):
         for i, units in enumerate(self.units):
             c = self.c0 + i * self.growth
             units[0].fold(self.mean[:c], self.inv_std[:c])
-            units[0].prepare(self.longest)
+            units[0].prepare_forward(self.longest, shifted=self.may_shift(i))
             self.batch_moments.append((self.mean[:c], self.var[:c]))
             if self.bottleneck:
                 self.made[i] = self.space_for_made(i)
                 mean, var = moments.merge(in_pieces(self.first_half(i), self.pieces, last_first=True), self.pieces)
                 units[1].fold(mean, 1 / numpy.sqrt(var + self.layers[i].norm2.eps))
-                units[1].prepare(self.longest)
-                self.batch_moments.append((mean, var))
+                units[1].prepare_forward(self.longest)
+                self.batch_moments.append((mean + units[0].offset, var))  # norm2 itself does not mind an offset
             self.learn(slice(c, c + self.growth), in_pieces(self.second_half(i), self.pieces))
             for unit in units:
                 unit.done()
@@ -81,23 +83,34 @@ class DenseBlock(Op):
     def share_by_share(self, x):
         """Evaluation: all statistics are there, so some images go through the whole block while they are in the cache."""
         for i, (layer, units) in enumerate(zip(self.layers, self.units, strict=True)):
+            offset = 0
             for unit, norm in zip(units, norms_of(layer), strict=True):
                 mean, var = (b.data.astype(numpy.float64) for b in (norm.running_mean, norm.running_var))
-                unit.fold(mean, 1 / numpy.sqrt(var + norm.eps))
-                unit.prepare(self.longest)
+                unit.fold(mean - offset, 1 / numpy.sqrt(var + norm.eps))
+                unit.prepare_forward(self.longest, shifted=self.may_shift(i))
+                offset = unit.offset
             if self.bottleneck and self.keep:
                 self.made[i] = self.space_for_made(i)
 
-        def whole_block(i, piece):
-            piece.rows(self.features[i][: self.c0])[...] = piece.of(x)
+        def whole_block(run):
+            own = range(run.start, run.stop)
+            for i in own:
+                piece = self.pieces[i]
+                piece.rows(self.features[i][: self.c0])[...] = piece.of(x)
             for number in range(len(self.layers)):
-                if self.bottleneck:
-                    self.first_half(number)(i, piece)
-                self.second_half(number)(i, piece)
+                first, second = self.first_half(number), self.second_half(number)
+                for i in own:
+                    if self.bottleneck:
+                        first(i, self.pieces[i])
+                    second(i, self.pieces[i])
 
-        in_pieces(whole_block, self.pieces)
+        in_parallel(whole_block, [range(i, min(i + TOGETHER, len(self.pieces))) for i in range(0, len(self.pieces), TOGETHER)])
         for unit in itertools.chain.from_iterable(self.units):
             unit.done()
+
+    def may_shift(self, number):
+        """A constant that the 1×1 convolution leaves out does no harm to norm2, but dropout between them would see it."""
+        return self.bottleneck and self.masks[number] == (None, None)
 
     def first_half(self, number):
         """BN-ReLU-Conv1×1 of a layer: everything before it to 4k channels."""
@@ -169,7 +182,7 @@ class DenseBlock(Op):
             for number in reversed(range(len(self.layers))):
                 first, last = self.units[number][0], self.units[number][-1]
                 for unit in self.units[number]:
-                    unit.prepare(self.longest, backward=True)
+                    unit.prepare_backward(self.longest)
                 if self.bottleneck:
                     dlast = last.gradients(shared_out(self.back_to_made(number, dmade), self.pieces, last.new_sums, last_first=True))
                     dfirst = first.gradients(shared_out(self.back_to_features(number, dmade), self.pieces, first.new_sums))

@@ -66,11 +66,14 @@ class TransitionStep(Op):
             else:
                 self.mean, self.var = (b.data.astype(numpy.float64) for b in (self.norm.running_mean, self.norm.running_var))
             self.unit.fold(self.mean, 1 / numpy.sqrt(self.var + self.norm.eps))
-            self.unit.prepare(self.pieces[0].pixels)
+            self.unit.prepare_forward(self.pieces[0].pixels, shifted=True)
+
+            offset = self.unit.offset[:, None].astype(x.dtype)
 
             def work(i, piece):
                 out = scratch("out", (len(weight), piece.pixels // 4), x.dtype)
                 self.unit.forward(piece.take(x), piece, out)
+                out += offset
                 halved(piece).put(out, y)
 
             in_pieces(work, self.pieces)
@@ -81,7 +84,7 @@ class TransitionStep(Op):
         unit, x, dy = self.unit, self.x, numpy.ascontiguousarray(dy)
         dx = numpy.empty_like(x)
         with single_threaded_blas():
-            unit.prepare(self.pieces[0].pixels, backward=True)
+            unit.prepare_backward(self.pieces[0].pixels)
 
             def work(i, piece, sums):
                 d = scratch("dx", (unit.channels, piece.pixels), x.dtype)

@@ -10,7 +10,7 @@ so |s| goes into the weights and one threshold is left of the normalisation. ReL
     γ·dγ + β·dβ = Σ h·dh = Σ_o W[o]·dW[o]            h = relu(BN(x)), o over everything that channel c feeds
 """
 
-from functools import cache
+import math
 from typing import NamedTuple
 
 import numpy
@@ -20,6 +20,7 @@ from . import taps
 from .moments import filled
 
 SMALLEST_GAMMA = 1e-20  # stands for γ = 0, which would put the threshold at infinity
+SHIFT = 32.0  # a constant so many times the largest γ costs no more than 32 roundings
 FAR = 8.0  # where |β| is so many times |γ|, γ·dγ is a small difference of large sums, and dγ is summed up directly
 
 
@@ -34,8 +35,8 @@ class Sums(NamedTuple):
 class Unit:
     """One BN-ReLU-Conv with K = 1, or K = 3 and padding 1, stride 1. Shapes: x (C, P) gives (F, P), P pixels of a piece.
 
-    ``fold`` once the statistics are known; then ``prepare``, ``forward`` on every piece, ``done``; later ``prepare`` again,
-    ``backward`` on every piece, ``done``, and ``gradients`` of all the sums.
+    ``fold`` once the statistics are known; then ``prepare_forward``, ``forward`` on every piece, ``done``; later
+    ``prepare_backward``, ``backward`` on every piece, ``gradients`` of all the sums, ``done``.
     """
 
     def __init__(self, gamma, beta, weight):
@@ -55,36 +56,58 @@ class Unit:
         self.falling = numpy.flatnonzero(self.s < 0)
         self.far = numpy.flatnonzero(abs(beta) > FAR * abs(gamma))
 
-    def prepare(self, pixels, *, backward=False):
-        """Write out what every piece of up to so many pixels will read: thresholds, and the weights with s in them."""
+    def prepare_forward(self, pixels, *, shifted=False):
+        """Write out what every piece of up to so many pixels will read.
+
+        shifted  forward may leave out a constant for each filter, which ``offset`` (F,) then holds: half the passes over x, but
+                 only where the constant is no larger than what it is added to
+        """
+        dtype = self.matrix.dtype
+        dead = numpy.isinf(self.theta)
+        s, theta = numpy.where(dead, 0, self.s), numpy.where(dead, 0, self.theta).astype(dtype)
+        self.shifted = shifted and not self.padded and abs(s * theta).max() <= SHIFT * abs(self.used_gamma).max()
+        if self.shifted:
+            # s·(clipped(x) − θ) = |s|·ρ for either sign of s, and the part with θ is the same for all pixels.
+            self.matrix_s = self.matrix * s.astype(dtype)
+            self.offset = -(self.matrix_s.astype(numpy.float64) @ theta)
+            self.thresholds = repeated(theta, pixels, dtype)
+        else:
+            self.matrix_s = self.matrix * (-abs(self.s)).astype(dtype)  # (K·K·F, C)
+            self.offset = numpy.zeros(self.outputs)
+            self.thresholds = repeated(self.theta, pixels, dtype)
+            self.zeros = zeros((self.channels, pixels), dtype)
+
+    def prepare_backward(self, pixels):
+        """Write out what backward will read."""
         dtype = self.matrix.dtype
         self.thresholds = repeated(self.theta, pixels, dtype)
-        if backward:
-            self.back_matrix = numpy.ascontiguousarray((self.matrix * self.s.astype(dtype)).T)  # (C, K·K·F)
-        else:
-            self.zeros = zeros(self.channels, pixels, dtype)
-            self.matrix_s = self.matrix * (-abs(self.s)).astype(dtype)  # (K·K·F, C)
+        self.back_matrix = numpy.ascontiguousarray((self.matrix * self.s.astype(dtype)).T)  # (C, K·K·F)
 
     def done(self):
-        """Free what prepare() wrote out."""
+        """Free what was written out."""
         self.thresholds = self.zeros = self.matrix_s = self.back_matrix = None
 
     def below(self, x):
-        """−ρ where x is on the active side of its threshold, something not negative elsewhere: (C, P)."""
-        c, p = x.shape
-        t = scratch("threshold", (c, p), x.dtype)
-        numpy.subtract(self.thresholds[:, :p], x, out=t)
+        """−ρ where x is on the active side of its threshold, something not negative elsewhere: (C, P), in working memory."""
+        t = scratch("threshold", x.shape, x.dtype)
+        numpy.subtract(self.thresholds[:, : x.shape[1]], x, out=t)
         for row in self.falling:
             numpy.subtract(x[row], self.thresholds[row, 0], out=t[row])
         return t
 
     def rectified(self, x):
-        """−ρ (C, P), in working memory."""
-        t = self.below(x)
-        return numpy.minimum(t, self.zeros[:, : t.shape[1]], out=t)
+        """−ρ, or where `shifted` x clipped at its threshold: (C, P), in working memory."""
+        if not self.shifted:
+            t = self.below(x)
+            return numpy.minimum(t, self.zeros[:, : t.shape[1]], out=t)
+        t = scratch("threshold", x.shape, x.dtype)
+        numpy.maximum(x, self.thresholds[:, : x.shape[1]], out=t)
+        for row in self.falling:
+            numpy.minimum(x[row], self.thresholds[row, 0], out=t[row])
+        return t
 
     def forward(self, x, piece, out):
-        """conv(relu(BN(x))) into out (F, P)."""
+        """conv(relu(BN(x))) into out (F, P), but for ``offset``."""
         if self.padded:
             taps.multiply(self.matrix_s, self.rectified(x), piece, out)
         else:
@@ -158,7 +181,13 @@ def repeated(v, pixels, dtype):
     return full
 
 
-@cache
-def zeros(channels, pixels, dtype):
+def zeros(shape, dtype):
     """Zeros to compare with: NumPy takes the smaller of two whole arrays thrice as fast as that of an array and a number."""
-    return numpy.zeros((channels, pixels), dtype)
+    size = math.prod(shape)
+    if dtype not in _zeros or _zeros[dtype].size < size:
+        _zeros[dtype] = numpy.zeros(size, dtype)
+        _zeros[dtype].flags.writeable = False
+    return _zeros[dtype][:size].reshape(shape)
+
+
+_zeros: dict[numpy.dtype, numpy.ndarray] = {}
