@@ -52,7 +52,9 @@ def reference(fn):
 def fast_path(of, *, fits: Callable[..., bool], examples: Callable[[], Iterable[Callable]]):
     """Register the decorated function as a twin of `of`. Raises ConfigError when `of` is not a @reference function."""
     if not hasattr(of, "fast_paths"):
-        raise ConfigError(f"fast_path: {getattr(of, '__qualname__', of)!r} is no definition; mark it with @reference first")
+        raise ConfigError(
+            f"fast_path: {getattr(of, '__qualname__', of)!r} is no definition; mark it with @reference first"
+        )
 
     def register(run):
         of.fast_paths.append(FastPath(run, fits, examples))

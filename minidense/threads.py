@@ -41,7 +41,9 @@ def thread_count() -> int:
     if _Settings.count is None:
         text = os.environ.get(VARIABLE, "")
         if text and not (text.isascii() and text.isdigit() and 1 <= int(text) <= MOST):
-            raise ConfigError(f"${VARIABLE} must be a whole number from 1 to {MOST}, got {text!r}; unset it for all cores")
+            raise ConfigError(
+                f"${VARIABLE} must be a whole number from 1 to {MOST}, got {text!r}; unset it for all cores"
+            )
         _Settings.count = int(text) if text else _cores()
     return _Settings.count
 
@@ -144,7 +146,10 @@ def _pool(workers: int) -> ThreadPoolExecutor:
     if _Settings.pool is None or _Settings.pool_size < workers - 1:
         if _Settings.pool is not None:
             _Settings.pool.shutdown()
-        _Settings.pool, _Settings.pool_size = ThreadPoolExecutor(workers - 1, thread_name_prefix="minidense"), workers - 1
+        _Settings.pool, _Settings.pool_size = (
+            ThreadPoolExecutor(workers - 1, thread_name_prefix="minidense"),
+            workers - 1,
+        )
     return _Settings.pool
 
 

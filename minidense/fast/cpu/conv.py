@@ -63,7 +63,9 @@ class ConvInPieces(Op):
                 numpy.add(sums[1], dy_piece.sum(1), out=sums[1])
 
         with single_threaded_blas():
-            sums = shared_out(work, self.pieces, lambda: (numpy.zeros(run.sum_shape, x.dtype), numpy.zeros(len(weight), x.dtype)))
+            sums = shared_out(
+                work, self.pieces, lambda: (numpy.zeros(run.sum_shape, x.dtype), numpy.zeros(len(weight), x.dtype))
+            )
         dweight = run.dweight(sum(part for part, _ in sums))
         return (dx, dweight, sum(part for _, part in sums)) if self.has_bias else (dx, dweight)
 
@@ -174,7 +176,7 @@ def fits(x, weight, bias=None, *, stride=1, padding=0):
     return all(on_cpu(t) for t in (x, weight, bias) if t is not None)
 
 
-@fast_path(F.conv2d, fits=fits, examples=lambda: [])
+@fast_path(F.conv2d, fits=fits, examples=list)
 def conv2d_in_pieces(x, weight, bias=None, *, stride=1, padding=0):
     """functional.conv2d without a temporary of K·K·F values a pixel of the whole batch."""
     check_shapes(x, weight, bias, stride, padding)

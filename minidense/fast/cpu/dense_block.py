@@ -11,12 +11,10 @@ from ...models.densenet import BottleneckLayer, DenseLayer, dense_block
 from ...ops import Op
 from ...speed import fast_path
 from ...tensor import apply, recording
-from ...threads import in_parallel, scratch, single_threaded_blas
+from ...threads import scratch, single_threaded_blas
 from . import moments
 from .pieces import empty_pieces, in_pieces, on_cpu, pieces_of, shared_out
 from .unit import Unit, repeated
-
-TOGETHER = 4  # pieces that go through a block together in evaluation, so that what a layer's pieces share is read once
 
 
 class DenseBlock(Op):
@@ -92,19 +90,14 @@ class DenseBlock(Op):
             if self.bottleneck and self.keep:
                 self.made[i] = self.space_for_made(i)
 
-        def whole_block(run):
-            own = range(run.start, run.stop)
-            for i in own:
-                piece = self.pieces[i]
-                piece.rows(self.features[i][: self.c0])[...] = piece.of(x)
+        def whole_block(i, piece):
+            piece.rows(self.features[i][: self.c0])[...] = piece.of(x)
             for number in range(len(self.layers)):
-                first, second = self.first_half(number), self.second_half(number)
-                for i in own:
-                    if self.bottleneck:
-                        first(i, self.pieces[i])
-                    second(i, self.pieces[i])
+                if self.bottleneck:
+                    self.first_half(number)(i, piece)
+                self.second_half(number)(i, piece)
 
-        in_parallel(whole_block, [range(i, min(i + TOGETHER, len(self.pieces))) for i in range(0, len(self.pieces), TOGETHER)])
+        in_pieces(whole_block, self.pieces)
         for unit in itertools.chain.from_iterable(self.units):
             unit.done()
 
@@ -184,8 +177,12 @@ class DenseBlock(Op):
                 for unit in self.units[number]:
                     unit.prepare_backward(self.longest)
                 if self.bottleneck:
-                    dlast = last.gradients(shared_out(self.back_to_made(number, dmade), self.pieces, last.new_sums, last_first=True))
-                    dfirst = first.gradients(shared_out(self.back_to_features(number, dmade), self.pieces, first.new_sums))
+                    dlast = last.gradients(
+                        shared_out(self.back_to_made(number, dmade), self.pieces, last.new_sums, last_first=True)
+                    )
+                    dfirst = first.gradients(
+                        shared_out(self.back_to_features(number, dmade), self.pieces, first.new_sums)
+                    )
                     dparams = [*dfirst, *dlast, *dparams]
                 else:
                     dfirst = first.gradients(shared_out(self.back_from_output(number), self.pieces, first.new_sums))

@@ -6,7 +6,6 @@ import numpy
 
 from ...threads import scratch
 
-
 CANCELS = 16.0  # a mean so many times the deviation would cost Σ x² − P·mean² two digits: then the mean goes first
 
 

@@ -8,7 +8,7 @@ from ...ops import Op
 from ...ops.norm import check_shapes, refuse_single_value, track
 from ...speed import fast_path
 from ...tensor import apply
-from ...threads import scratch, single_threaded_blas
+from ...threads import scratch
 from . import moments
 from .pieces import in_pieces, on_cpu, pieces_of, shared_out
 from .unit import repeated
@@ -91,10 +91,8 @@ def fits(x, gamma, beta, running_mean=None, running_var=None, **options):
     return on_cpu(x) and on_cpu(gamma) and on_cpu(beta)
 
 
-@fast_path(F.batch_norm, fits=fits, examples=lambda: [])
-def batch_norm_in_pieces(
-    x, gamma, beta, running_mean=None, running_var=None, *, training=True, momentum=0.1, eps=1e-5
-):
+@fast_path(F.batch_norm, fits=fits, examples=list)
+def batch_norm_in_pieces(x, gamma, beta, running_mean=None, running_var=None, *, training=True, momentum=0.1, eps=1e-5):
     """functional.batch_norm, keeping only x."""
     check_shapes(x, gamma, beta, *(v for v in (running_mean, running_var) if v is not None))
     if training:

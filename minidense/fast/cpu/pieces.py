@@ -61,9 +61,7 @@ def empty_pieces(channels: int, pieces: Sequence[Piece], dtype) -> list[numpy.nd
 
 def in_pieces(work: Callable[[int, Piece], Any], pieces: Sequence[Piece], *, last_first: bool = False) -> list:
     """[work(i, piece) for every piece], several at once, see in_parallel."""
-    done = in_parallel(
-        lambda share: [work(i, pieces[i]) for i in share], shares_of(len(pieces)), last_first=last_first
-    )
+    done = in_parallel(lambda share: [work(i, pieces[i]) for i in share], shares_of(len(pieces)), last_first=last_first)
     return list(itertools.chain.from_iterable(done))
 
 

@@ -33,7 +33,9 @@ def spread(dy, k, piece):
     # Every image lies in zeros, r rows above and below, once for each q, with the columns that tap q cannot reach made zero.
     size = (h + 2 * r) * w + 2 * r
     padded = scratch(f"spread of {h}×{w}", (k, f, piece.images, size), dy.dtype, cleared=True)
-    inner = view(padded, r * w + r, (k, f, piece.images, h, w), (f * piece.images * size, piece.images * size, size, w, 1))
+    inner = view(
+        padded, r * w + r, (k, f, piece.images, h, w), (f * piece.images * size, piece.images * size, size, w, 1)
+    )
     inner[...] = dy.reshape(f, piece.images, h, w)
     for q in range(k):
         if q < r:

@@ -11,7 +11,7 @@ from ...tensor import apply, recording
 from ...threads import scratch, single_threaded_blas
 from . import moments
 from .pieces import Piece, in_pieces, on_cpu, pieces_of, shared_out
-from .unit import Unit, repeated
+from .unit import Unit
 
 
 class PooledUnit(Unit):
@@ -64,7 +64,9 @@ class TransitionStep(Op):
                 parts = in_pieces(lambda i, piece: moments.of_piece(piece.take(x)), self.pieces)
                 self.mean, self.var = moments.merge(parts, self.pieces)
             else:
-                self.mean, self.var = (b.data.astype(numpy.float64) for b in (self.norm.running_mean, self.norm.running_var))
+                self.mean, self.var = (
+                    b.data.astype(numpy.float64) for b in (self.norm.running_mean, self.norm.running_var)
+                )
             self.unit.fold(self.mean, 1 / numpy.sqrt(self.var + self.norm.eps))
             self.unit.prepare_forward(self.pieces[0].pixels, shifted=True)
 
@@ -115,7 +117,7 @@ def fits(module, x):
     )
 
 
-@fast_path(Transition.forward, fits=fits, examples=lambda: [])
+@fast_path(Transition.forward, fits=fits, examples=list)
 def transition_pooling_first(module, x):
     """models.densenet.Transition.forward as one step."""
     inputs = (x, module.norm.weight, module.norm.bias, module.conv.weight)
