@@ -11,7 +11,7 @@ import numpy
 
 from .. import functional as F
 from ..errors import ConfigError
-from ..nn import AvgPool2d, BatchNorm2d, Conv2d, Dropout, Linear, Module, Sequential, init, seed_dropout
+from ..nn import AvgPool2d, BatchNorm2d, Conv2d, Dropout, Linear, Module, Sequential, init, norm_relu_conv, seed_dropout
 from ..speed import reference
 from ..tensor import Tensor
 
@@ -37,7 +37,7 @@ class DenseLayer(Module):
         self.drop = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.drop(self.conv1(F.relu(self.norm1(x))))
+        return self.drop(norm_relu_conv(self.norm1, self.conv1, x))
 
 
 class BottleneckLayer(Module):
@@ -51,8 +51,8 @@ class BottleneckLayer(Module):
         self.drop = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.drop(self.conv1(F.relu(self.norm1(x))))
-        return self.drop(self.conv2(F.relu(self.norm2(x))))
+        x = self.drop(norm_relu_conv(self.norm1, self.conv1, x))
+        return self.drop(norm_relu_conv(self.norm2, self.conv2, x))
 
 
 class DenseBlock(Module):
@@ -82,7 +82,7 @@ class Transition(Module):
 
     @reference
     def forward(self, x: Tensor) -> Tensor:
-        return self.pool(self.drop(self.conv(F.relu(self.norm(x)))))
+        return self.pool(self.drop(norm_relu_conv(self.norm, self.conv, x)))
 
 
 class DenseNet(Module):

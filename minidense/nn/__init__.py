@@ -13,6 +13,8 @@ from .layers import (
     ReLU,
     Sigmoid,
     Tanh,
+    norm_relu,
+    norm_relu_conv,
     seed_dropout,
 )
 from .module import Buffer, Module, Parameter, Sequential, watch_gradients
@@ -34,6 +36,8 @@ __all__ = [
     "Sigmoid",
     "Tanh",
     "init",
+    "norm_relu",
+    "norm_relu_conv",
     "seed_dropout",
     "watch_gradients",
 ]

@@ -9,6 +9,7 @@ import numpy
 from .. import functional as F
 from ..errors import ConfigError
 from ..ops.norm import track
+from ..speed import reference
 from ..tensor import Tensor
 from . import init
 from .module import Buffer, Module, Parameter
@@ -95,6 +96,18 @@ class BatchNorm2d(Module):
         """What training does besides normalising: count a batch of m values a channel with this mean and biased variance."""
         track(self.running_mean.data, self.running_var.data, mean, var, m=m, momentum=self.momentum)
         self.num_batches_tracked.data += 1
+
+
+@reference
+def norm_relu(norm: BatchNorm2d, x: Tensor) -> Tensor:
+    """BN-ReLU."""
+    return F.relu(norm(x))
+
+
+@reference
+def norm_relu_conv(norm: BatchNorm2d, conv: Conv2d, x: Tensor) -> Tensor:
+    """BN-ReLU-Conv, the order of He et al. 2016 (Identity Mappings, Fig. 4e) and of the DenseNet paper's H."""
+    return conv(F.relu(norm(x)))
 
 
 class ReLU(Module):

@@ -13,6 +13,7 @@ from ...speed import fast_path
 from ...tensor import apply, recording
 from ...threads import scratch, single_threaded_blas
 from . import moments
+from .convolution import KeepingSize
 from .pieces import empty_pieces, in_pieces, on_cpu, pieces_of, shared_out
 from .unit import Unit, repeated
 
@@ -33,14 +34,14 @@ class DenseBlock(Op):
     # -- forward --------------------------------------------------------------------------------------------------
 
     def forward(self, x, *arrays):
-        units = [Unit(*arrays[i : i + 3]) for i in range(0, len(arrays), 3)]
+        units = [Unit(*arrays[i : i + 3], KeepingSize) for i in range(0, len(arrays), 3)]
         self.units = list(zip(units[::2], units[1::2], strict=True)) if self.bottleneck else [(u,) for u in units]
         x = numpy.ascontiguousarray(x)
         n, self.c0, h, w = x.shape
         self.growth = units[-1].outputs
         self.channels = self.c0 + len(self.layers) * self.growth
         self.m, self.dtype = n * h * w, x.dtype
-        self.pieces = pieces_of(x.shape)
+        self.pieces = pieces_of(x.shape, 128)
         self.longest = max(piece.pixels for piece in self.pieces)
         self.features = empty_pieces(self.channels, self.pieces, self.dtype)
         self.made = [None] * len(self.layers)  # what each layer's 1×1 convolution made, piece by piece
@@ -59,7 +60,7 @@ class DenseBlock(Op):
         def load(i, piece):
             old = self.features[i][: self.c0]
             piece.rows(old)[...] = piece.of(x)
-            return moments.of_piece(old)
+            return moments.of_rows(old)
 
         self.mean, self.var, self.inv_std = (numpy.empty(self.channels) for _ in range(3))
         self.learn(slice(0, self.c0), in_pieces(load, self.pieces))
@@ -70,7 +71,7 @@ class DenseBlock(Op):
             self.batch_moments.append((self.mean[:c], self.var[:c]))
             if self.bottleneck:
                 self.made[i] = self.space_for_made(i)
-                mean, var = moments.merge(in_pieces(self.first_half(i), self.pieces, last_first=True), self.pieces)
+                mean, var = moments.merge(in_pieces(self.first_half(i), self.pieces, last_first=True))
                 units[1].fold(mean, 1 / numpy.sqrt(var + self.layers[i].norm2.eps))
                 units[1].prepare_forward(self.longest)
                 self.batch_moments.append((mean + units[0].offset, var))  # norm2 itself does not mind an offset
@@ -111,9 +112,9 @@ class DenseBlock(Op):
 
         def work(i, piece):
             out = self.made_by(number, i, piece)
-            unit.forward(self.features[i][: unit.channels], piece, out)
+            unit.forward(self.features[i][: unit.channels], piece, piece, out)
             drop(out, mask, piece)
-            return moments.of_piece(out) if self.training else None
+            return moments.of_rows(out) if self.training else None
 
         return work
 
@@ -125,15 +126,15 @@ class DenseBlock(Op):
         def work(i, piece):
             x = self.made_by(number, i, piece) if self.bottleneck else self.features[i][:c]
             out = self.features[i][c : c + self.growth]
-            unit.forward(x, piece, out)
+            unit.forward(x, piece, piece, out)
             drop(out, mask, piece)
-            return moments.of_piece(out) if self.training else None
+            return moments.of_rows(out) if self.training else None
 
         return work
 
     def learn(self, channels, parts):
         """The statistics of channels that have just been written; every later layer shares them."""
-        mean, var = moments.merge(parts, self.pieces)
+        mean, var = moments.merge(parts)
         self.mean[channels], self.var[channels] = mean, var
         self.inv_std[channels] = 1 / numpy.sqrt(var + self.layers[0].norm1.eps)
 
@@ -235,7 +236,7 @@ class DenseBlock(Op):
         unit, output_gradient = self.units[number][1], self.output_gradient(number)
 
         def work(i, piece, sums):
-            unit.backward(self.made[number][i], output_gradient(i, piece), piece, sums, dmade[i])
+            unit.backward(self.made[number][i], output_gradient(i, piece), piece, piece, sums, dmade[i])
 
         return work
 
@@ -267,7 +268,7 @@ class DenseBlock(Op):
 
     def add_back(self, unit, i, dy, piece, sums):
         dx = scratch("dx", (unit.channels, piece.pixels), self.dtype)
-        unit.backward(self.features[i][: unit.channels], dy, piece, sums, dx)
+        unit.backward(self.features[i][: unit.channels], dy, piece, piece, sums, dx)
         gradient = self.gradients[i][: unit.channels]
         numpy.add(gradient, dx, out=gradient)
 

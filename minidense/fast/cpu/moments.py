@@ -1,38 +1,61 @@
-"""Mean and variance of every channel, piece by piece, safe where the mean is large against the deviation."""
+"""Mean and variance of every channel, part by part, safe where the mean is large against the deviation."""
 
 from functools import cache
+from typing import NamedTuple
 
 import numpy
 
 from ...threads import scratch
 
-CANCELS = 16.0  # a mean so many times the deviation would cost Σ x² − P·mean² two digits: then the mean goes first
+CANCELS = (
+    16.0  # Σ x² − P·mean² would lose more than a digit where Σ x² is so many times as large: then the mean goes first
+)
 
 
-def of_piece(x):
-    """(mean, Σ (x − mean)²) of each row of x (C, P)."""
-    p = x.shape[1]
+class Moments(NamedTuple):
+    """Of some values of each channel: how many, their mean, and Σ (x − mean)²."""
+
+    count: int
+    mean: numpy.ndarray
+    about_mean: numpy.ndarray
+
+
+def of_rows(x):
+    """The Moments of each row: x (..., P) gives arrays (...)."""
+    p = x.shape[-1]
     mean = x @ filled(1 / p, p, x.dtype)
     squares = numpy.vecdot(x, x)
     about_mean = squares - p * mean * mean
     if (squares > CANCELS * about_mean).any():
         centred = scratch("threshold", x.shape, x.dtype)
-        numpy.subtract(x, mean[:, None], out=centred)
+        numpy.subtract(x, mean[..., None], out=centred)
         about_mean = numpy.vecdot(centred, centred)
-    return mean, about_mean
+    return Moments(p, mean, about_mean)
+
+
+def of_images(x):
+    """The Moments of each channel of some images (n, C, H, W)."""
+    n, c = x.shape[:2]
+    each = of_rows(x.reshape(n, c, -1))
+    return combined(numpy.full(n, each.count), each.mean, each.about_mean)
+
+
+def merge(parts):
+    """(mean, biased variance) in float64 over all parts."""
+    counts, means, abouts = (numpy.array(values) for values in zip(*parts, strict=True))
+    whole = combined(counts, means, abouts)
+    return whole.mean, whole.about_mean / whole.count
+
+
+def combined(counts, means, abouts):
+    """Moments of several parts as those of the whole: (parts,), (parts, C), (parts, C) (Chan, Golub & LeVeque 1983)."""
+    weights = counts.astype(numpy.float64)[:, None]
+    total = weights.sum()
+    mean = (weights * means).sum(0) / total
+    return Moments(total, mean, (abouts + weights * (means - mean) ** 2).sum(0))
 
 
 @cache
 def filled(value, length, dtype):
     """A row of equal numbers, to multiply with: a sum or a mean as a matrix product."""
     return numpy.full(length, value, dtype)
-
-
-def merge(parts, pieces):
-    """(mean, biased variance) in float64 over all pieces, from what of_piece says of each (Chan, Golub & LeVeque 1983)."""
-    weights = numpy.array([[piece.pixels] for piece in pieces], numpy.float64)
-    means = numpy.array([mean for mean, _ in parts], numpy.float64)
-    squares = numpy.array([square for _, square in parts], numpy.float64)
-    total = weights.sum()
-    mean = (weights * means).sum(0) / total
-    return mean, (squares.sum(0) + (weights * (means - mean) ** 2).sum(0)) / total

@@ -1,15 +1,19 @@
 """A batch in pieces: some images each, laid out channel by channel, small enough for the cache."""
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy
 
+from ...ops.window import output_size
 from ...tensor import Tensor
-from ...threads import in_parallel
+from ...threads import in_parallel, scratch
 
-PIXELS = 2048  # a piece: steps long enough that handing over the interpreter does not show, arrays that still stay in a cache
+# A piece is long enough that handing over the interpreter between its steps does not show, and short enough for the caches.
+PIXELS, MOST_PIXELS = 2048, 8192
+VALUES = PIXELS * 128  # with fewer than 128 channels, a piece has more pixels
 SHARES = 16  # work is dealt out in at most so many shares, however many threads there are: sums come out the same
 
 
@@ -38,20 +42,34 @@ class Piece(NamedTuple):
         """These images as one matrix (C, n·H·W): a view where it is one image, else a copy."""
         return self.of(batch).reshape(batch.shape[1], self.pixels)
 
+    def place(self, batch: numpy.ndarray, name: str) -> numpy.ndarray:
+        """Where to write a matrix (C, n·H·W) that ``put`` will bring to the batch: there itself where it is one image."""
+        if self.images == 1:
+            return self.take(batch)
+        return scratch(name, (batch.shape[1], self.pixels), batch.dtype)
+
     def put(self, array: numpy.ndarray, batch: numpy.ndarray) -> None:
-        """Write a matrix (C, n·H·W) to these images of a batch (N, C, H, W)."""
-        self.of(batch)[...] = self.rows(array)
+        """Bring what was written at ``place`` to the batch."""
+        if self.images > 1:
+            self.of(batch)[...] = self.rows(array)
 
     def rows(self, array: numpy.ndarray) -> numpy.ndarray:
         """An array (C, n·H·W) of this piece as (C, n, H·W)."""
         return array.reshape(len(array), self.images, -1)
 
 
-def pieces_of(shape: tuple[int, ...]) -> list[Piece]:
-    """The pieces of a batch (N, C, H, W): about PIXELS pixels each, but at least four pieces where there are four images."""
-    n, _, h, w = shape
-    images = max(1, min(PIXELS // (h * w), n // 4))
+def pieces_of(shape: tuple[int, ...], filters: int = 0) -> list[Piece]:
+    """The pieces of a batch (N, C, H, W) that becomes `filters` channels; at least four where there are four images."""
+    n, c, h, w = shape
+    pixels = min(max(PIXELS, VALUES // max(c, filters)), MOST_PIXELS)
+    images = max(1, min(pixels // (h * w), n // 4))
     return [Piece(start, min(start + images, n), h, w) for start in range(0, n, images)]
+
+
+def result_of(piece: Piece, weight_shape: tuple[int, ...], stride: int, padding: int) -> Piece:
+    """The same images after a convolution."""
+    sizes = zip((piece.height, piece.width), weight_shape[2:], strict=True)
+    return Piece(piece.start, piece.stop, *(output_size(size, k, stride, padding) for size, k in sizes))
 
 
 def empty_pieces(channels: int, pieces: Sequence[Piece], dtype) -> list[numpy.ndarray]:
@@ -92,3 +110,10 @@ def shares_of(count: int) -> list[range]:
 def on_cpu(x) -> bool:
     """Is x a Tensor that NumPy's fast loops are there for: on the CPU, in float32 or float64?"""
     return isinstance(x, Tensor) and x.device == "cpu" and x.dtype.char in "fd"
+
+
+def runs_of(shape: tuple[int, ...]) -> list[slice]:
+    """A batch (N, ...) in runs of images of about VALUES values, for work that takes the batch as it lies."""
+    n, size = shape[0], math.prod(shape[1:])
+    images = max(1, min(VALUES // size, n // 4))
+    return [slice(start, min(start + images, n)) for start in range(0, n, images)]

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy
 
 from ...threads import scratch
-from . import taps
+from . import convolution
 from .moments import filled
 
 SMALLEST_GAMMA = 1e-20  # stands for γ = 0, which would put the threshold at infinity
@@ -27,26 +27,27 @@ FAR = 8.0  # where |β| is so many times |γ|, γ·dγ is a small difference of 
 class Sums(NamedTuple):
     """What a share of the pieces adds up in backward. `far` belongs to the channels in Unit.far."""
 
-    weight: numpy.ndarray  # −Σ dy·ρ, (K·K·F, C)
+    weight: numpy.ndarray  # −Σ dy·ρ, as the convolution lays it out
     dx: numpy.ndarray  # Σ dx, (C,)
     far: numpy.ndarray  # Σ dx·(x − mean)
 
 
 class Unit:
-    """One BN-ReLU-Conv with K = 1, or K = 3 and padding 1, stride 1. Shapes: x (C, P) gives (F, P), P pixels of a piece.
+    """One BN-ReLU-Conv. Shapes: x (C, P) gives (F, P'), P pixels of a piece, P' of the result.
 
     ``fold`` once the statistics are known; then ``prepare_forward``, ``forward`` on every piece, ``done``; later
     ``prepare_backward``, ``backward`` on every piece, ``gradients`` of all the sums, ``done``.
+
+    way  how to convolve with a weight (F, C, K, K'), see convolution.py
     """
 
-    def __init__(self, gamma, beta, weight):
-        self.gamma, self.beta, self.weight = gamma, beta, weight
-        self.outputs, self.channels, kernel, _ = weight.shape
-        self.padded = kernel == 3
-        self.matrix = weight.transpose(2, 3, 0, 1).reshape(-1, self.channels)  # (K·K·F, C)
+    def __init__(self, gamma, beta, weight, way=convolution.runner):
+        self.gamma, self.beta, self.weight, self.way = gamma, beta, weight, way
+        self.outputs, self.channels = weight.shape[:2]
+        self.dtype = weight.dtype
 
     def fold(self, mean, inv_std):
-        """Set threshold and weights for these statistics (C,)."""
+        """Set thresholds for these statistics (C,)."""
         self.mean, self.inv_std = mean, inv_std
         gamma, beta = self.gamma.astype(numpy.float64), self.beta.astype(numpy.float64)
         self.used_gamma = numpy.where(abs(gamma) < SMALLEST_GAMMA, SMALLEST_GAMMA, gamma)
@@ -61,33 +62,37 @@ class Unit:
     def prepare_forward(self, pixels, *, shifted=False):
         """Write out what every piece of up to so many pixels will read.
 
-        shifted  forward may leave out a constant for each filter, which ``offset`` (F,) then holds: half the passes over x, but
-                 only where the constant is no larger than what it is added to
+        shifted  a 1×1 convolution may leave out a constant for each filter, which ``offset`` (F,) then holds: half the passes over
+                 x, but only where the constant is no larger than what it is added to
         """
-        dtype = self.matrix.dtype
         dead = numpy.isinf(self.theta)
-        s, theta = numpy.where(dead, 0, self.s), numpy.where(dead, 0, self.theta).astype(dtype)
-        self.shifted = shifted and not self.padded and abs(s * theta).max() <= SHIFT * abs(self.used_gamma).max()
+        s, theta = numpy.where(dead, 0, self.s), numpy.where(dead, 0, self.theta).astype(self.dtype)
+        pointwise = self.weight.shape[2:] == (1, 1)
+        self.shifted = shifted and pointwise and abs(s * theta).max() <= SHIFT * abs(self.used_gamma).max()
         if self.shifted:
             # s·(clipped(x) − θ) = |s|·ρ for either sign of s, and the part with θ is the same for all pixels.
-            self.matrix_s = self.matrix * s.astype(dtype)
-            self.offset = -(self.matrix_s.astype(numpy.float64) @ theta)
-            self.thresholds = repeated(theta, pixels, dtype)
+            folded = self.scaled(s)
+            self.offset = -(folded[:, :, 0, 0].astype(numpy.float64) @ theta)
+            self.thresholds = repeated(theta, pixels, self.dtype)
         else:
-            self.matrix_s = self.matrix * (-abs(self.s)).astype(dtype)  # (K·K·F, C)
+            folded = self.scaled(-abs(self.s))
             self.offset = numpy.zeros(self.outputs)
-            self.thresholds = repeated(self.theta, pixels, dtype)
-            self.zeros = zeros((self.channels, pixels), dtype)
+            self.thresholds = repeated(self.theta, pixels, self.dtype)
+            self.zeros = zeros((self.channels, pixels), self.dtype)
+        self.convolution = self.way(folded)
 
     def prepare_backward(self, pixels):
         """Write out what backward will read."""
-        dtype = self.matrix.dtype
-        self.thresholds = repeated(self.theta, pixels, dtype)
-        self.back_matrix = numpy.ascontiguousarray((self.matrix * self.s.astype(dtype)).T)  # (C, K·K·F)
+        self.thresholds = repeated(self.theta, pixels, self.dtype)
+        self.convolution = self.way(self.scaled(self.s))
+
+    def scaled(self, s):
+        """The weights with a factor for each channel in them."""
+        return self.weight * s.astype(self.dtype)[:, None, None]
 
     def done(self):
         """Free what was written out."""
-        self.thresholds = self.zeros = self.matrix_s = self.back_matrix = None
+        self.thresholds = self.zeros = self.convolution = None
 
     def below(self, x):
         """−ρ where x is on the active side of its threshold, something not negative elsewhere: (C, P), in working memory."""
@@ -108,72 +113,41 @@ class Unit:
             numpy.minimum(x[row], self.thresholds[row, 0], out=t[row])
         return t
 
-    def forward(self, x, piece, out):
-        """conv(relu(BN(x))) into out (F, P), but for ``offset``."""
-        if self.padded:
-            taps.multiply(self.matrix_s, self.rectified(x), piece, out)
-        else:
-            numpy.matmul(self.matrix_s, self.rectified(x), out=out)
+    def forward(self, x, piece, result, out):
+        """conv(relu(BN(x))) into out (F, P'), but for ``offset``."""
+        self.convolution.forward(self.rectified(x), piece, result, out)
 
     def new_sums(self):
         """Zeros to begin with."""
         return Sums(
-            numpy.zeros(self.matrix.shape, self.matrix.dtype),
+            numpy.zeros(self.convolution.sum_shape, self.dtype),
             numpy.zeros(self.channels),
             numpy.zeros(len(self.far)),
         )
 
-    def backward(self, x, dy, piece, sums, dx):
-        """dL/dx into dx (C, P), as if mean and variance did not depend on x; dy (F, P)."""
-        if self.padded:
-            dy = taps.spread(dy, 3, piece)  # (K·K·F, P)
+    def backward(self, x, dy, piece, result, sums, dx):
+        """dL/dx into dx (C, P), as if mean and variance did not depend on x; dy (F, P')."""
         t = self.below(x)
         bits = t.view(f"i{t.itemsize}")
         active = scratch("active", t.shape, bits.dtype)
         numpy.right_shift(bits, 8 * t.itemsize - 1, out=active)  # the sign in every bit: −1 where active, 0 elsewhere
         numpy.bitwise_and(bits, active, out=bits)  # now t = −ρ
-        numpy.add(sums.weight, self.product(dy, t, piece), out=sums.weight)
-        self.bring_back(dy, piece, dx)
+        self.convolution.backward(t, dy, piece, result, sums.weight, dx)
         dx_bits = dx.view(bits.dtype)
         numpy.bitwise_and(dx_bits, active, out=dx_bits)
         numpy.add(sums.dx, dx @ filled(1, x.shape[1], x.dtype), out=sums.dx)
         for i, row in enumerate(self.far):
             sums.far[i] += dx[row] @ (x[row] - x.dtype.type(self.mean[row]))
 
-    def product(self, dy, t, piece):
-        """What a piece adds to the weight gradient."""
-        return dy @ t.T
-
-    def bring_back(self, dy, piece, out):
-        """The gradient before the threshold, into out (C, P)."""
-        numpy.matmul(self.back_matrix, dy, out=out)
-
-    def centring(self, x, dx, m, pixels):
-        """Work for in_pieces: take from dx (N, C, H, W) what normalising took, (s·dβ + x̂·s·dγ)/m (Ioffe & Szegedy 2015)."""
-        lost = self.s_dgamma * self.inv_std / m
-        slope, level = (repeated(v, pixels, x.dtype) for v in (lost, self.s_dbeta / m - lost * self.mean))
-
-        def work(i, piece):
-            own, dx_own = piece.take(x), piece.take(dx)
-            lost = scratch("threshold", own.shape, x.dtype)
-            numpy.multiply(own, slope[:, : piece.pixels], out=lost)
-            lost += level[:, : piece.pixels]
-            piece.put(numpy.subtract(dx_own, lost, out=lost), dx)
-
-        return work
-
     def gradients(self, sums):
-        """(dγ, dβ, dweight) in the weights' type, from the sums of all pieces; also sets s·dγ and s·dβ, see ``centring``."""
+        """(dγ, dβ, dweight) in the weights' type, from the sums of all pieces; also sets s·dγ and s·dβ, for the part that normalising takes from dx."""
         total = Sums(*(sum(parts) for parts in zip(*sums, strict=True)))
-        dmatrix = -abs(self.s) * total.weight
+        dweight = self.convolution.dweight(total.weight) * -abs(self.s)[:, None, None]
         dbeta = total.dx / self.s
-        dgamma = ((self.matrix * dmatrix).sum(0) - self.beta * dbeta) / self.used_gamma
+        dgamma = ((self.weight * dweight).sum((0, 2, 3)) - self.beta * dbeta) / self.used_gamma
         dgamma[self.far] = total.far / self.used_gamma[self.far]
         self.s_dbeta, self.s_dgamma = self.s * dbeta, self.s * dgamma
-        f, c, k, _ = self.weight.shape
-        dweight = dmatrix.reshape(k, k, f, c).transpose(2, 3, 0, 1)
-        dtype = self.matrix.dtype
-        return dgamma.astype(dtype), dbeta.astype(dtype), dweight.astype(dtype)
+        return dgamma.astype(self.dtype), dbeta.astype(self.dtype), dweight.astype(self.dtype)
 
 
 def repeated(v, pixels, dtype):

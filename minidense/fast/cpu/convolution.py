@@ -1,0 +1,157 @@
+"""How a convolution is carried out on a piece of the batch: three ways, chosen by its shape.
+
+All of them have the same methods. ``forward(x, piece, result, out)`` writes (F, P') for x (C, P); ``backward(x, dy, piece, result, total,
+dx)`` adds the piece's share of the weight gradient to `total` (zeros of ``sum_shape`` at first) and writes dx (C, P) where it is an array;
+``dweight(total)`` is that sum in the shape of the weight. `piece` says how the pixels of x lie, `result` those of the output.
+"""
+
+from functools import cache
+
+import numpy
+
+from ...ops.window import window
+from ...threads import scratch
+from . import taps
+
+
+def runner(weight, stride=1, padding=0):
+    """The way to convolve with this weight (F, C, K, K') on images of any size."""
+    k_h, k_w = weight.shape[2:]
+    if stride == 1 and k_h == k_w == 2 * padding + 1:
+        return KeepingSize(weight)
+    return AnySize(weight, stride, padding)
+
+
+class KeepingSize:
+    """K×K at stride 1 with padding (K − 1)/2. Of x and dy the one with fewer channels is copied K·K times, the other not at all."""
+
+    def __init__(self, weight):
+        self.weight = weight
+        self.f, self.c, self.k, _ = weight.shape
+        self.shares = weight.transpose(2, 3, 0, 1).reshape(-1, self.c)  # (K·K·F, C)
+        # Correlating with the mirrored filters is what brings dy back to x.
+        self.mirrored = weight[:, :, ::-1, ::-1].transpose(2, 3, 1, 0).reshape(-1, self.f)  # (K·K·C, F)
+        self.few_filters = self.f <= self.c
+        self.sum_shape = self.shares.shape if self.few_filters else self.mirrored.shape
+
+    def forward(self, x, piece, result, out):
+        if self.k == 1:
+            numpy.matmul(self.shares, x, out=out)
+        elif 2 * self.f <= self.c:
+            taps.multiply(self.shares, x, piece, out)
+        else:
+            numpy.matmul(self.mirrored.T, taps.spread(x, self.k, piece), out=out)
+
+    def backward(self, x, dy, piece, result, total, dx):
+        if self.few_filters:
+            copied = dy if self.k == 1 else taps.spread(dy, self.k, piece)
+            numpy.add(total, copied @ x.T, out=total)
+            if dx is not None:
+                numpy.matmul(self.shares.T, copied, out=dx)
+            return
+        copied = x if self.k == 1 else taps.spread(x, self.k, piece)
+        numpy.add(total, copied @ dy.T, out=total)
+        if dx is None:
+            return
+        if 2 * self.c <= self.f and self.k > 1:
+            taps.multiply(self.mirrored, dy, piece, dx)
+        else:
+            numpy.matmul(self.shares.T, dy if self.k == 1 else taps.spread(dy, self.k, piece), out=dx)
+
+    def dweight(self, total):
+        k, f, c = self.k, self.f, self.c
+        if self.few_filters:
+            return total.reshape(k, k, f, c).transpose(2, 3, 0, 1)
+        return total.reshape(k, k, c, f).transpose(3, 2, 0, 1)[:, :, ::-1, ::-1]
+
+
+class AnySize:
+    """Any kernel, stride and padding: the pixels that each output sees are copied side by side, one product does the rest."""
+
+    def __init__(self, weight, stride, padding):
+        self.weight, self.stride, self.padding = weight, stride, padding
+        self.f, self.c, self.k_h, self.k_w = weight.shape
+        self.matrix = weight.transpose(0, 2, 3, 1).reshape(self.f, -1)  # (F, K·K'·C)
+        self.sum_shape = self.matrix.shape
+
+    def forward(self, x, piece, result, out):
+        numpy.matmul(self.matrix, self.columns(x, piece, result), out=out)
+
+    def backward(self, x, dy, piece, result, total, dx):
+        numpy.add(total, dy @ self.columns(x, piece, result).T, out=total)
+        if dx is None:
+            return
+        dcolumns = scratch("columns", (self.matrix.shape[1], result.pixels), dy.dtype)
+        numpy.matmul(self.matrix.T, dy, out=dcolumns)
+        padded = self.space(piece, dy.dtype)
+        padded[...] = 0
+        shares = dcolumns.reshape(self.k_h, self.k_w, self.c, result.images, result.height, result.width)
+        for p in range(self.k_h):
+            for q in range(self.k_w):
+                self.seen_by(p, q, padded, result)[...] += shares[p, q]
+        piece_of_dx = dx.reshape(self.c, piece.images, piece.height, piece.width)
+        piece_of_dx[...] = self.inside(padded, piece)
+
+    def columns(self, x, piece, result):
+        """(K·K'·C, P'): what each of the P' outputs sees."""
+        padded = self.space(piece, x.dtype)
+        if self.padding:
+            padded[...] = 0
+        self.inside(padded, piece)[...] = x.reshape(self.c, piece.images, piece.height, piece.width)
+        columns = scratch("columns", (self.matrix.shape[1], result.pixels), x.dtype)
+        places = columns.reshape(self.k_h, self.k_w, self.c, result.images, result.height, result.width)
+        for p in range(self.k_h):
+            for q in range(self.k_w):
+                places[p, q] = self.seen_by(p, q, padded, result)
+        return columns
+
+    def space(self, piece, dtype):
+        pad = 2 * self.padding
+        return scratch("padded", (self.c, piece.images, piece.height + pad, piece.width + pad), dtype)
+
+    def inside(self, padded, piece):
+        pad = self.padding
+        return padded[:, :, pad : pad + piece.height, pad : pad + piece.width]
+
+    def seen_by(self, p, q, padded, result):
+        return window(padded, p, q, self.stride, result.height, result.width)
+
+    def dweight(self, total):
+        return total.reshape(self.f, self.k_h, self.k_w, self.c).transpose(0, 3, 1, 2)
+
+
+class PooledPointwise:
+    """1×1 and then the mean over 2×2 pixels, in the other order, which comes to the same with a quarter of the products."""
+
+    def __init__(self, weight):
+        self.matrix = weight[:, :, 0, 0]  # (F, C)
+        self.sum_shape = self.matrix.shape
+
+    def forward(self, x, piece, result, out):
+        numpy.matmul(self.matrix, self.pooled(x, piece.width), out=out)
+
+    def backward(self, x, dy, piece, result, total, dx):
+        numpy.add(total, dy @ self.pooled(x, piece.width).T, out=total)
+        if dx is None:
+            return
+        small = scratch("small", (len(dx), result.pixels), dx.dtype)
+        numpy.matmul(self.matrix.T, dy, out=small)
+        back = pooling(piece.width, dx.dtype).T
+        numpy.matmul(small.reshape(-1, len(back)), back, out=dx.reshape(-1, back.shape[1]))
+
+    def dweight(self, total):
+        return total[:, :, None, None]
+
+    def pooled(self, x, width):
+        """Two lines of an image, end to end, times a matrix."""
+        means = pooling(width, x.dtype)
+        out = scratch("pooled", (len(x), x.shape[1] // 4), x.dtype)
+        numpy.matmul(x.reshape(-1, len(means)), means, out=out.reshape(-1, means.shape[1]))
+        return out
+
+
+@cache
+def pooling(width, dtype):
+    """(2·W, W/2): column j holds ¼ for the four pixels of the j-th square in two lines of an image."""
+    line = numpy.repeat(numpy.eye(width // 2, dtype=dtype), 2, axis=0) / 4
+    return numpy.concatenate([line, line])

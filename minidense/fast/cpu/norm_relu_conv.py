@@ -1,0 +1,163 @@
+"""BN-ReLU-Conv as one step, keeping its input alone; the transition between dense blocks is one that pools.
+
+The definitions are nn.norm_relu_conv and models.densenet.Transition.forward.
+"""
+
+from functools import partial
+
+import numpy
+
+from ...models.densenet import Transition
+from ...nn import BatchNorm2d, Conv2d, norm_relu_conv
+from ...ops import Op
+from ...ops.norm import refuse_single_value
+from ...speed import fast_path
+from ...tensor import apply
+from ...threads import scratch, single_threaded_blas
+from . import moments
+from .convolution import PooledPointwise, runner
+from .pieces import Piece, in_pieces, on_cpu, pieces_of, result_of, shared_out
+from .unit import Unit, repeated
+
+
+class NormReLUConv(Op):
+    """conv(relu(BN(x))): x (N, C, H, W), γ, β (C,), weight (F, C, K, K') give (N, F, H', W').
+
+    norm     whose statistics and ε; where it is training, ``mean`` and ``var`` are the batch's own after forward
+    way      how to convolve, see convolution.py
+    results  from a piece to the piece that comes out
+    """
+
+    def __init__(self, norm, way, results):
+        self.norm, self.way, self.results = norm, way, results
+        self.training = norm.training
+
+    def forward(self, x, gamma, beta, weight):
+        self.x = x = numpy.ascontiguousarray(x)
+        n, _, h, w = x.shape
+        self.m = n * h * w
+        self.unit = unit = Unit(gamma, beta, weight, self.way)
+        self.pieces = pieces_of(x.shape, len(weight))
+        last = self.results(self.pieces[-1])
+        y = numpy.empty((n, len(weight), last.height, last.width), x.dtype)
+
+        def work(i, piece):
+            result = self.results(piece)
+            out = result.place(y, "out")
+            unit.forward(piece.take(x), piece, result, out)
+            if unit.shifted:
+                out += offset
+            result.put(out, y)
+
+        with single_threaded_blas():
+            if self.training:
+                parts = in_pieces(lambda i, piece: moments.of_rows(piece.take(x)), self.pieces)
+                self.mean, self.var = moments.merge(parts)
+            else:
+                running = self.norm.running_mean, self.norm.running_var
+                self.mean, self.var = (buffer.data.astype(numpy.float64) for buffer in running)
+            unit.fold(self.mean, 1 / numpy.sqrt(self.var + self.norm.eps))
+            unit.prepare_forward(self.pieces[0].pixels, shifted=True)
+            offset = unit.offset[:, None].astype(x.dtype)
+            in_pieces(work, self.pieces)
+            unit.done()
+        return y
+
+    def backward(self, dy):
+        unit, x, dy = self.unit, self.x, numpy.ascontiguousarray(dy)
+        dx = numpy.empty_like(x)
+
+        def work(i, piece, sums):
+            result = self.results(piece)
+            out = piece.place(dx, "dx")
+            unit.backward(piece.take(x), result.take(dy), piece, result, sums, out)
+            piece.put(out, dx)
+
+        with single_threaded_blas():
+            unit.prepare_backward(self.pieces[0].pixels)
+            gradients = unit.gradients(shared_out(work, self.pieces, unit.new_sums))
+            unit.done()
+            if self.training:
+                self.centre(dx)
+        return dx, *gradients
+
+    def centre(self, dx):
+        """Take from dx what normalising took from x: its mean and its part along x̂ (Ioffe & Szegedy 2015, §3)."""
+        unit, x = self.unit, self.x
+        slope = unit.s_dgamma * unit.inv_std / self.m
+        level = unit.s_dbeta / self.m - slope * unit.mean
+        slope, level = (repeated(v, self.pieces[0].pixels, x.dtype) for v in (slope, level))
+
+        def work(i, piece):
+            here = piece.take(x)
+            lost = scratch("threshold", here.shape, x.dtype)
+            numpy.multiply(here, slope[:, : piece.pixels], out=lost)
+            lost += level[:, : piece.pixels]
+            rows = piece.of(dx)
+            rows -= piece.rows(lost)
+
+        in_pieces(work, self.pieces, last_first=True)
+
+
+def halved(piece):
+    """The same images at half the size."""
+    return Piece(piece.start, piece.stop, piece.height // 2, piece.width // 2)
+
+
+def run(norm, weight, x, way, results):
+    """The step on Tensors, and what training leaves in `norm`."""
+    inputs = (x, norm.weight, norm.bias, weight)
+    op = NormReLUConv(norm, way, results)
+    if norm.training:
+        refuse_single_value(x)
+    y = apply(op, *inputs)
+    if norm.training:
+        norm.track(op.mean, op.var, op.m)
+    return y
+
+
+def suits(norm, conv, x):
+    """A plain pair on the CPU that nobody watches; whatever does not fit together is the definition's to refuse."""
+    return (
+        type(norm) is BatchNorm2d
+        and type(conv) is Conv2d
+        and conv.bias is None
+        and norm.on_output is None
+        and conv.on_output is None
+        and all(on_cpu(t) and t.dtype == x.dtype for t in (x, norm.weight, norm.bias, conv.weight))
+        and x.ndim == 4
+        and x.size > 0
+        and x.shape[1] == len(norm.weight) == conv.weight.shape[1]
+    )
+
+
+def fits(norm, conv, x):
+    return suits(norm, conv, x) and all(
+        size + 2 * conv.padding >= k for size, k in zip(x.shape[2:], conv.weight.shape[2:], strict=True)
+    )
+
+
+@fast_path(norm_relu_conv, fits=fits, examples=list)
+def norm_relu_conv_in_pieces(norm, conv, x):
+    """nn.norm_relu_conv without writing down what lies between."""
+    way = partial(runner, stride=conv.stride, padding=conv.padding)
+    shape, stride, padding = conv.weight.shape, conv.stride, conv.padding
+    return run(norm, conv.weight, x, way, lambda piece: result_of(piece, shape, stride, padding))
+
+
+def fits_transition(transition, x):
+    drop = transition.drop
+    return (
+        type(transition) is Transition
+        and suits(transition.norm, transition.conv, x)
+        and x.shape[2] % 2 == x.shape[3] % 2 == 0
+        and not (drop.training and drop.p)
+        and drop.on_output is None
+        and transition.pool.on_output is None
+    )
+
+
+@fast_path(Transition.forward, fits=fits_transition, examples=list)
+def transition_pooling_first(transition, x):
+    """Transition.forward as one step."""
+    return run(transition.norm, transition.conv.weight, x, PooledPointwise, halved)
