@@ -17,7 +17,7 @@ from .errors import (
 from .tensor import Tensor, no_grad
 from .version import __version__
 
-from . import fast  # isort: skip  # the twins register themselves with the definitions above
+from . import fast  # isort: skip  # noqa: F401  the twins register themselves with the definitions above
 
 __all__ = [
     "CheckpointError",

@@ -80,7 +80,14 @@ class TrainConfig:
     augment: bool = knob("recipe", True, "crop at random and mirror the training images (digits: only crop)")
 
     device: str = knob("machine", "cpu", "where to compute", choices=DEVICES)
-    threads: int | None = knob("machine", None, "BLAS threads", unit="THREADS", kind=int, none="one a core")
+    threads: int | None = knob(
+        "machine",
+        None,
+        "threads that compute on the CPU",
+        unit="THREADS",
+        kind=int,
+        none="$MINIDENSE_THREADS, one a core",
+    )
     seed: int = knob("machine", 0, "same seed, machine and threads: the same bits", unit="NUMBER")
     out: str | None = knob(
         "machine", None, "run folder", unit="FOLDER", kind=str, none="runs/MODEL-DATA, numbered where that is taken"

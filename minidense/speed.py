@@ -20,7 +20,7 @@ class FastPath:
 
     run       takes the reference's arguments and gives what it gives: result, gradients and running statistics
     fits      takes the same arguments: may this twin answer?
-    examples  () -> cases that the equivalence test must try: each a function (dtype) -> arguments
+    examples  () -> cases that the equivalence test must try: each a function (rng, dtype) -> ([arguments], {options})
     """
 
     run: Callable
@@ -36,15 +36,14 @@ def reference(fn):
     twins: list[FastPath] = []
 
     @wraps(fn)
-    def call(*args, **kwargs):
+    def call(*args: Any, **kwargs: Any) -> Any:
         if _enabled:
             for twin in twins:
                 if twin.fits(*args, **kwargs):
                     return twin.run(*args, **kwargs)
         return fn(*args, **kwargs)
 
-    call.fast_paths = twins
-    call.definition = fn
+    vars(call).update(fast_paths=twins, definition=fn)
     REFERENCES.append(call)
     return call
 

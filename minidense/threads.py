@@ -3,6 +3,7 @@
 NumPy's loops use one core and let go of the interpreter while they run, so pieces of a batch can be worked on side by side.
 """
 
+import contextvars
 import math
 import os
 import threading
@@ -24,12 +25,13 @@ _local = threading.local()
 
 
 class _Settings:
-    """How many threads were asked for, and whether a parallel section is running."""
+    """How many threads were asked for, the pool, and how many sections hold the matrix library at one thread now."""
 
     count: int | None = None
     pool: ThreadPoolExecutor | None = None
     pool_size = 0
     sections = 0
+    limit: Any = None
     lock = threading.Lock()
 
 
@@ -112,7 +114,8 @@ def in_parallel(work: Callable[[Any], Any], items: Sequence, *, last_first: bool
         finally:
             _local.working = False
 
-    others = [_pool(workers).submit(take) for _ in range(workers - 1)]
+    # With a copy of this thread's context each, NumPy's error settings above all.
+    others = [_pool(workers).submit(contextvars.copy_context().run, take) for _ in range(workers - 1)]
     try:
         take()
     finally:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy
-import threadpoolctl
 from tqdm import tqdm
 
 from . import functional as F
@@ -30,6 +29,7 @@ from .optim import SGD
 from .report import TABLE_HEAD, forecast, summary, table_row, typical_seconds
 from .run_folder import RunFolder, checkpoint_at, folder_for
 from .tensor import Tensor, no_grad
+from .threads import threads
 
 DONE, WRONG_COMMAND_LINE, DIVERGED, CANNOT_WRITE, NO_MEMORY, INTERRUPTED = 0, 2, 3, 4, 5, 130
 
@@ -130,7 +130,7 @@ def fit(
     Raises KeyboardInterrupt after Ctrl-C, when the state has been saved; a second Ctrl-C does not wait.
     """
     with (
-        threadpoolctl.threadpool_limits(config.threads, user_api="blas"),
+        threads(config.threads),
         numpy.errstate(over="ignore", invalid="ignore"),  # a run that diverges is told once, by refuse_divergence
         stop_on_ctrl_c() as stopping,
     ):

@@ -13,9 +13,11 @@ FLOORS = {
     "errors": 0,
     "version": 0,
     "backend": 0,
+    "threads": 0,
     "ops": 1,
     "tensor": 2,
     "functional": 3,
+    "speed": 3,
     "testing": 3,
     "nn": 4,
     "optim": 4,
@@ -24,6 +26,7 @@ FLOORS = {
     "data": 5,
     "checkpoint": 6,
     "config": 6,
+    "fast": 6,
     "interrupt": 6,
     "plots": 6,
     "report": 6,
@@ -86,6 +89,13 @@ def test_only_optional_libraries_are_imported_inside_functions(path):
 def test_the_check_sees_an_upward_import():
     assert upward("ops", "tensor")
     assert not upward("train", "data")
+
+
+def test_only_the_package_itself_imports_the_twins():
+    """Without fast/ everything still works."""
+    for path in FILES:
+        if room(path) not in ("fast", "__init__"):
+            assert not any(name.startswith("minidense.fast") for _, name in imports(path)), path
 
 
 def test_ops_have_not_heard_of_tensors():

@@ -8,6 +8,7 @@ from ...ops.conv import check_shapes
 from ...speed import fast_path
 from ...tensor import apply
 from ...threads import single_threaded_blas
+from . import examples
 from .convolution import runner
 from .pieces import in_pieces, on_cpu, pieces_of, result_of, shared_out
 
@@ -67,7 +68,7 @@ def fits(x, weight, bias=None, *, stride=1, padding=0):
     return all(on_cpu(t) for t in (x, weight, bias) if t is not None)
 
 
-@fast_path(F.conv2d, fits=fits, examples=list)
+@fast_path(F.conv2d, fits=fits, examples=examples.convolutions)
 def conv2d_in_pieces(x, weight, bias=None, *, stride=1, padding=0):
     """functional.conv2d without a temporary of K·K·F values a pixel of the whole batch."""
     check_shapes(x, weight, bias, stride, padding)

@@ -12,7 +12,7 @@ from ...ops import Op
 from ...speed import fast_path
 from ...tensor import apply, recording
 from ...threads import scratch, single_threaded_blas
-from . import moments
+from . import examples, moments
 from .convolution import KeepingSize
 from .pieces import empty_pieces, in_pieces, on_cpu, pieces_of, shared_out
 from .unit import Unit, repeated
@@ -34,7 +34,7 @@ class DenseBlock(Op):
     # -- forward --------------------------------------------------------------------------------------------------
 
     def forward(self, x, *arrays):
-        units = [Unit(*arrays[i : i + 3], KeepingSize) for i in range(0, len(arrays), 3)]
+        units = [Unit(*arrays[i : i + 3], way=KeepingSize) for i in range(0, len(arrays), 3)]
         self.units = list(zip(units[::2], units[1::2], strict=True)) if self.bottleneck else [(u,) for u in units]
         x = numpy.ascontiguousarray(x)
         n, self.c0, h, w = x.shape
@@ -163,7 +163,7 @@ class DenseBlock(Op):
         self.gradients = empty_pieces(self.channels, self.pieces, self.dtype)
         # What every batch norm takes away from dx, A + x̂·B, is the same for all layers but for two numbers a channel.
         self.a, self.b = numpy.zeros(self.channels), numpy.zeros(self.channels)
-        dparams = []
+        dparams: list = []
         dy = numpy.ascontiguousarray(dy)
 
         def load(i, piece):
@@ -313,11 +313,7 @@ def fits(x, layers):
     return x.ndim == 4 and x.shape[1] == len(first.weight)  # anything else is the definition's to refuse
 
 
-def examples():
-    return []
-
-
-@fast_path(dense_block, fits=fits, examples=examples)
+@fast_path(dense_block, fits=fits, examples=examples.dense_blocks)
 def dense_block_in_one_buffer(x, layers):
     """models.densenet.dense_block as one step."""
     inputs = [x]

@@ -15,7 +15,7 @@ CANCELS = (
 class Moments(NamedTuple):
     """Of some values of each channel: how many, their mean, and Σ (x − mean)²."""
 
-    count: int
+    values: int
     mean: numpy.ndarray
     about_mean: numpy.ndarray
 
@@ -23,13 +23,16 @@ class Moments(NamedTuple):
 def of_rows(x):
     """The Moments of each row: x (..., P) gives arrays (...)."""
     p = x.shape[-1]
-    mean = x @ filled(1 / p, p, x.dtype)
+    ones = filled(1, p, x.dtype)
+    mean = (x @ ones) / p
     squares = numpy.vecdot(x, x)
     about_mean = squares - p * mean * mean
     if (squares > CANCELS * about_mean).any():
         centred = scratch("threshold", x.shape, x.dtype)
         numpy.subtract(x, mean[..., None], out=centred)
-        about_mean = numpy.vecdot(centred, centred)
+        missed = (centred @ ones).astype(numpy.float64) / p  # what rounding left of the mean
+        mean = mean + missed
+        about_mean = numpy.vecdot(centred, centred) - p * missed * missed
     return Moments(p, mean, about_mean)
 
 
@@ -37,14 +40,14 @@ def of_images(x):
     """The Moments of each channel of some images (n, C, H, W)."""
     n, c = x.shape[:2]
     each = of_rows(x.reshape(n, c, -1))
-    return combined(numpy.full(n, each.count), each.mean, each.about_mean)
+    return combined(numpy.full(n, each.values), each.mean, each.about_mean)
 
 
 def merge(parts):
     """(mean, biased variance) in float64 over all parts."""
     counts, means, abouts = (numpy.array(values) for values in zip(*parts, strict=True))
     whole = combined(counts, means, abouts)
-    return whole.mean, whole.about_mean / whole.count
+    return whole.mean, whole.about_mean / whole.values
 
 
 def combined(counts, means, abouts):

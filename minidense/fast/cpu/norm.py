@@ -13,7 +13,7 @@ from ...ops.norm import check_shapes, refuse_single_value, track
 from ...speed import fast_path
 from ...tensor import apply
 from ...threads import in_parallel, scratch, single_threaded_blas
-from . import moments
+from . import examples, moments
 from .pieces import on_cpu, runs_of
 from .unit import zeros
 
@@ -51,11 +51,12 @@ class Norm(Op):
                     numpy.maximum(out, zeros(out.shape, x.dtype), out=out)
 
             in_parallel(work, self.runs)
-        self.y = y if self.rectify else None
+        if self.rectify:
+            self.y = y
         return y
 
     def backward(self, dy):
-        x, y, dy = self.x, self.y, numpy.ascontiguousarray(dy)
+        x, dy = self.x, numpy.ascontiguousarray(dy)
         c = x.shape[1]
         (mean,) = self.by_image(self.mean)
         dx = numpy.empty_like(x)
@@ -64,7 +65,7 @@ class Norm(Op):
             """Σ dy and Σ dy·(x − mean) a channel, dy as it is before the ReLU, which goes into dx for now."""
             before = dx[run].reshape(-1, mean.size)
             if self.rectify:
-                numpy.multiply(dy[run].reshape(before.shape), y[run].reshape(before.shape) > 0, out=before)
+                numpy.multiply(dy[run].reshape(before.shape), self.y[run].reshape(before.shape) > 0, out=before)
             else:
                 before = dy[run].reshape(before.shape)
             centred = scratch("threshold", before.shape, x.dtype)
@@ -98,8 +99,8 @@ class Norm(Op):
 
     def by_image(self, *vectors):
         """Each (C,) as a row of C·H·W values."""
-        _, c, h, w = self.x.shape
-        return [numpy.repeat(v.astype(self.x.dtype), h * w) for v in vectors]
+        pixels = self.x.shape[2] * self.x.shape[3]
+        return [numpy.repeat(v.astype(self.x.dtype), pixels) for v in vectors]
 
 
 def fits(x, gamma, beta, running_mean=None, running_var=None, **options):
@@ -107,7 +108,7 @@ def fits(x, gamma, beta, running_mean=None, running_var=None, **options):
     return all(on_cpu(t) and t.dtype == x.dtype for t in (x, gamma, beta))
 
 
-@fast_path(F.batch_norm, fits=fits, examples=list)
+@fast_path(F.batch_norm, fits=fits, examples=examples.batch_norms)
 def batch_norm_as_it_lies(
     x, gamma, beta, running_mean=None, running_var=None, *, training=True, momentum=0.1, eps=1e-5, rectify=False
 ):
@@ -128,7 +129,7 @@ def fits_pair(norm, x):
     return type(norm) is BatchNorm2d and norm.on_output is None and fits(x, norm.weight, norm.bias)
 
 
-@fast_path(norm_relu, fits=fits_pair, examples=list)
+@fast_path(norm_relu, fits=fits_pair, examples=examples.norm_relus)
 def norm_relu_as_it_lies(norm, x):
     """nn.norm_relu in one step."""
     y = batch_norm_as_it_lies(

@@ -14,7 +14,7 @@ from ...ops.norm import refuse_single_value
 from ...speed import fast_path
 from ...tensor import apply
 from ...threads import scratch, single_threaded_blas
-from . import moments
+from . import examples, moments
 from .convolution import PooledPointwise, runner
 from .pieces import Piece, in_pieces, on_cpu, pieces_of, result_of, shared_out
 from .unit import Unit, repeated
@@ -36,7 +36,7 @@ class NormReLUConv(Op):
         self.x = x = numpy.ascontiguousarray(x)
         n, _, h, w = x.shape
         self.m = n * h * w
-        self.unit = unit = Unit(gamma, beta, weight, self.way)
+        self.unit = unit = Unit(gamma, beta, weight, way=self.way)
         self.pieces = pieces_of(x.shape, len(weight))
         last = self.results(self.pieces[-1])
         y = numpy.empty((n, len(weight), last.height, last.width), x.dtype)
@@ -137,7 +137,7 @@ def fits(norm, conv, x):
     )
 
 
-@fast_path(norm_relu_conv, fits=fits, examples=list)
+@fast_path(norm_relu_conv, fits=fits, examples=examples.norm_relu_convs)
 def norm_relu_conv_in_pieces(norm, conv, x):
     """nn.norm_relu_conv without writing down what lies between."""
     way = partial(runner, stride=conv.stride, padding=conv.padding)
@@ -157,7 +157,7 @@ def fits_transition(transition, x):
     )
 
 
-@fast_path(Transition.forward, fits=fits_transition, examples=list)
+@fast_path(Transition.forward, fits=fits_transition, examples=examples.transitions)
 def transition_pooling_first(transition, x):
     """Transition.forward as one step."""
     return run(transition.norm, transition.conv.weight, x, PooledPointwise, halved)

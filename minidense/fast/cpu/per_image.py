@@ -8,6 +8,7 @@ from ...ops import Op
 from ...speed import fast_path
 from ...tensor import apply
 from ...threads import in_parallel
+from . import examples
 from .pieces import on_cpu, shares_of
 
 WORTHWHILE = 1 << 16  # values; below this, handing out the work costs more than it saves
@@ -31,7 +32,7 @@ class PerImage(Op):
         return numpy.concatenate(in_parallel(lambda job: work(*job), list(zip(self.ops, self.shares, strict=True))))
 
 
-def per_image(function, make):
+def per_image(function, make, cases):
     """Register the twin of a function of (x, options) whose definition applies the Op that make(options) makes."""
 
     def fits(x, *args, **options):
@@ -40,7 +41,7 @@ def per_image(function, make):
     def run(x, *args, **options):
         return apply(PerImage(lambda: make(*args, **options)), x)
 
-    fast_path(function, fits=fits, examples=list)(run)
+    fast_path(function, fits=fits, examples=cases)(run)
 
 
 def max_pool(kernel, *, stride=None, padding=0, ceil_mode=False):
@@ -51,7 +52,7 @@ def avg_pool(kernel, *, stride=None, padding=0):
     return ops.AvgPool2d(kernel, stride, padding)
 
 
-per_image(F.relu, ops.ReLU)
-per_image(F.max_pool2d, max_pool)
-per_image(F.avg_pool2d, avg_pool)
-per_image(F.global_avg_pool2d, ops.GlobalAvgPool2d)
+per_image(F.relu, ops.ReLU, examples.images)
+per_image(F.max_pool2d, max_pool, examples.max_pools)
+per_image(F.avg_pool2d, avg_pool, examples.avg_pools)
+per_image(F.global_avg_pool2d, ops.GlobalAvgPool2d, examples.images)

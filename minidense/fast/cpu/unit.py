@@ -16,7 +16,6 @@ from typing import NamedTuple
 import numpy
 
 from ...threads import scratch
-from . import convolution
 from .moments import filled
 
 SMALLEST_GAMMA = 1e-20  # stands for γ = 0, which would put the threshold at infinity
@@ -41,7 +40,7 @@ class Unit:
     way  how to convolve with a weight (F, C, K, K'), see convolution.py
     """
 
-    def __init__(self, gamma, beta, weight, way=convolution.runner):
+    def __init__(self, gamma, beta, weight, *, way):
         self.gamma, self.beta, self.weight, self.way = gamma, beta, weight, way
         self.outputs, self.channels = weight.shape[:2]
         self.dtype = weight.dtype
@@ -140,7 +139,10 @@ class Unit:
             sums.far[i] += dx[row] @ (x[row] - x.dtype.type(self.mean[row]))
 
     def gradients(self, sums):
-        """(dγ, dβ, dweight) in the weights' type, from the sums of all pieces; also sets s·dγ and s·dβ, for the part that normalising takes from dx."""
+        """(dγ, dβ, dweight) in the weights' type from the sums of all pieces.
+
+        Also sets s·dγ and s·dβ, for the part that normalising takes from dx.
+        """
         total = Sums(*(sum(parts) for parts in zip(*sums, strict=True)))
         dweight = self.convolution.dweight(total.weight) * -abs(self.s)[:, None, None]
         dbeta = total.dx / self.s

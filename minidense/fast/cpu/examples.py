@@ -1,0 +1,199 @@
+"""What every twin is tried with: functions of (rng, dtype) that give arguments, the same for the same generator.
+
+Numbers are drawn in float32, so that both float types see the same. Of everything that a channel can be there is one: γ positive,
+negative, tiny and zero with β on either side, β far larger than γ, a mean a hundred times the deviation.
+"""
+
+from functools import partial
+
+import numpy
+
+from ...models.densenet import BottleneckLayer, DenseLayer, Transition
+from ...nn import BatchNorm2d, Conv2d, Module, seed_dropout
+from ...tensor import Tensor
+
+GAMMAS = (1.0, -0.7, 0.0, 0.0, 1e-30, 0.02, -0.02, 1e-3)
+BETAS = (0.2, 0.3, 0.5, -0.5, 0.4, 0.9, -0.1, 0.0)
+
+
+def tensor(rng, dtype, *shape, offset=0.0, scale=1.0):
+    """Normally distributed values with this mean and deviation."""
+    values = rng.standard_normal(shape, numpy.float32) * numpy.float32(scale) + numpy.float32(offset)
+    return Tensor(values.astype(dtype), requires_grad=True)
+
+
+def settled(module: Module, rng, dtype, *, training=True, frozen=False, special=False) -> Module:
+    """The module as if it had been trained a while; `special` puts the hard cases of γ and β in."""
+    for m in module.modules():
+        if isinstance(m, BatchNorm2d):
+            c = len(m.weight)
+            m.weight.data[...] = rng.standard_normal(c, numpy.float32)
+            m.bias.data[...] = rng.standard_normal(c, numpy.float32) / 2
+            if special:
+                m.weight.data[: len(GAMMAS)] = GAMMAS[:c]
+                m.bias.data[: len(BETAS)] = BETAS[:c]
+            m.running_mean.data[...] = rng.standard_normal(c, numpy.float32)
+            m.running_var.data[...] = rng.random(c, numpy.float32) + 0.5
+        elif isinstance(m, Conv2d):
+            m.weight.data[...] = rng.standard_normal(m.weight.shape, numpy.float32) / numpy.sqrt(m.weight[0].size)
+    if frozen:
+        for parameter in module.parameters()[::2]:
+            parameter.requires_grad = False
+    seed_dropout(module, 5)
+    return module.to(dtype=dtype).train(training)
+
+
+# -- dense blocks ---------------------------------------------------------------------------------------------------
+
+
+def dense_block(rng, dtype, *, kind, shape, layers=3, growth_rate=4, dropout=0.0, offset=0.0, needs_dx=True, **how):
+    """Arguments of models.densenet.dense_block."""
+    x = tensor(rng, dtype, *shape, offset=offset)
+    x.requires_grad = needs_dx
+    channels = [shape[1] + i * growth_rate for i in range(layers)]
+    return [x, [settled(kind(c, growth_rate, dropout), rng, dtype, **how) for c in channels]], {}
+
+
+def dense_blocks():
+    for kind in (BottleneckLayer, DenseLayer):
+        block = partial(dense_block, kind=kind)
+        for training in (True, False):
+            for shape in ((5, 10, 6, 6), (1, 5, 4, 7), (70, 9, 3, 3), (3, 8, 32, 32), (2, 4, 1, 2)):
+                yield partial(block, shape=shape, training=training)
+            yield partial(block, shape=(6, 9, 5, 5), training=training, special=True)
+            yield partial(block, shape=(6, 9, 5, 5), training=training, dropout=0.3)
+            yield partial(block, shape=(6, 9, 5, 5), training=training, offset=100.0)
+            yield partial(block, shape=(6, 9, 5, 5), training=training, frozen=True)
+            yield partial(block, shape=(6, 9, 5, 5), training=training, needs_dx=False)
+            yield partial(block, shape=(6, 5, 5, 5), training=training, growth_rate=1)
+            yield partial(block, shape=(9, 3, 8, 8), training=training, growth_rate=17, layers=1)
+
+
+# -- convolutions ---------------------------------------------------------------------------------------------------
+
+CONVOLUTIONS = (  # filters, kernel, stride, padding
+    (5, 1, 1, 0),
+    (3, 3, 1, 1),
+    (20, 3, 1, 1),
+    (2, 5, 1, 2),
+    (6, 3, 2, 1),
+    (6, 1, 2, 0),
+    (4, 7, 2, 3),
+    (4, 2, 1, 0),
+    (4, 3, 1, 2),
+    (4, 3, 3, 0),
+)
+
+
+def conv2d(rng, dtype, *, shape, filters, kernel, bias=False, needs_dx=True, **options):
+    """Arguments of functional.conv2d."""
+    x = tensor(rng, dtype, *shape)
+    x.requires_grad = needs_dx
+    weight = tensor(rng, dtype, filters, shape[1], *kernel)
+    return [x, weight, *([tensor(rng, dtype, filters)] if bias else [])], options
+
+
+def convolutions():
+    for filters, kernel, stride, padding in CONVOLUTIONS:
+        for shape in ((5, 7, 9, 8), (1, 3, 7, 7), (40, 9, 3, 4)):
+            if min(shape[2:]) + 2 * padding >= kernel:
+                yield partial(
+                    conv2d, shape=shape, filters=filters, kernel=(kernel, kernel), stride=stride, padding=padding
+                )
+    yield partial(conv2d, shape=(9, 3, 32, 32), filters=8, kernel=(3, 3), padding=1, bias=True, needs_dx=False)
+    yield partial(conv2d, shape=(4, 3, 6, 9), filters=5, kernel=(2, 3), bias=True)
+    yield partial(conv2d, shape=(2, 3, 1, 2), filters=5, kernel=(5, 5), padding=2)
+
+
+# -- batch norm, alone and with what follows ------------------------------------------------------------------------
+
+SHAPES = ((5, 9, 6, 8), (1, 9, 4, 4), (40, 3, 2, 2), (9, 8, 32, 32))
+
+
+def batch_norm(rng, dtype, *, shape, training, running=True, offset=0.0):
+    """Arguments of functional.batch_norm."""
+    c = shape[1]
+    x = tensor(rng, dtype, *shape, offset=offset)
+    statistics = [
+        rng.standard_normal(c, numpy.float32).astype(dtype),
+        (rng.random(c, numpy.float32) + 0.5).astype(dtype),
+    ]
+    return [x, tensor(rng, dtype, c), tensor(rng, dtype, c), *(statistics if running else [])], {"training": training}
+
+
+def batch_norms():
+    for shape in SHAPES:
+        yield partial(batch_norm, shape=shape, training=True)
+        yield partial(batch_norm, shape=shape, training=False)
+    yield partial(batch_norm, shape=SHAPES[0], training=True, running=False)
+    yield partial(batch_norm, shape=SHAPES[0], training=True, offset=100.0)
+
+
+def norm_relu(rng, dtype, *, shape, offset=0.0, **how):
+    """Arguments of nn.norm_relu."""
+    return [settled(BatchNorm2d(shape[1]), rng, dtype, **how), tensor(rng, dtype, *shape, offset=offset)], {}
+
+
+def norm_relus():
+    for training in (True, False):
+        for shape in SHAPES:
+            yield partial(norm_relu, shape=shape, training=training, special=True)
+        yield partial(norm_relu, shape=SHAPES[0], training=training, offset=100.0)
+
+
+def norm_relu_conv(rng, dtype, *, shape, filters, kernel, stride, padding, offset=0.0, **how):
+    """Arguments of nn.norm_relu_conv."""
+    conv = Conv2d(shape[1], filters, kernel, stride=stride, padding=padding, bias=False)
+    [norm, x], _ = norm_relu(rng, dtype, shape=shape, offset=offset, **how)
+    return [norm, settled(conv, rng, dtype, **how), x], {}
+
+
+def norm_relu_convs():
+    for training in (True, False):
+        for filters, kernel, stride, padding in CONVOLUTIONS:
+            sizes = {"filters": filters, "kernel": kernel, "stride": stride, "padding": padding}
+            yield partial(norm_relu_conv, shape=(6, 9, 8, 7), training=training, special=True, **sizes)
+        for shape in SHAPES:
+            sizes = {"filters": 4, "kernel": 1, "stride": 1, "padding": 0}
+            yield partial(norm_relu_conv, shape=shape, training=training, **sizes)
+            yield partial(norm_relu_conv, shape=shape, training=training, offset=100.0, frozen=True, **sizes)
+
+
+def transition(rng, dtype, *, shape, filters, dropout=0.0, **how):
+    """Arguments of Transition.forward."""
+    return [settled(Transition(shape[1], filters, dropout), rng, dtype, **how), tensor(rng, dtype, *shape)], {}
+
+
+def transitions():
+    for training in (True, False):
+        for shape in ((5, 9, 6, 8), (1, 9, 4, 2), (40, 3, 2, 2), (5, 8, 32, 32)):
+            yield partial(transition, shape=shape, filters=5, training=training)
+    yield partial(transition, shape=(5, 9, 6, 8), filters=5, dropout=0.3, training=False)
+
+
+# -- image by image -------------------------------------------------------------------------------------------------
+
+
+def image_batch(rng, dtype, **options):
+    """A batch of more than per_image.WORTHWHILE values, and options."""
+    return [tensor(rng, dtype, 21, 5, 26, 25)], options
+
+
+def pooling(rng, dtype, *, kernel, **options):
+    """The same and a kernel."""
+    [x], options = image_batch(rng, dtype, **options)
+    return [x, kernel], options
+
+
+def images():
+    yield image_batch
+
+
+def max_pools():
+    yield partial(pooling, kernel=3, stride=2, padding=1)
+    yield partial(pooling, kernel=2, ceil_mode=True)
+
+
+def avg_pools():
+    yield partial(pooling, kernel=2)
+    yield partial(pooling, kernel=3, stride=1, padding=1)

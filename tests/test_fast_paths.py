@@ -1,0 +1,272 @@
+"""Every twin against its definition: results, all gradients, and what it leaves in running statistics."""
+
+import threading
+import zlib
+
+import numpy as np
+import pytest
+
+import minidense as md
+from minidense import functional as F
+from minidense import speed, threads
+from minidense.models import create, densenet
+from minidense.nn import Module
+from minidense.speed import REFERENCES, fast_path, reference, reference_only
+
+# Twins add in another order and, in float32, keep every intermediate result in float32 (2⁻²⁴ = 6e-8 each, and as many terms in a sum
+# as a layer has pixels): far below these bounds, which the issue of every twin sets, a wrong term would still stand out.
+TOLERANCE = {np.float32: 1e-4, np.float64: 1e-10}
+
+CASES = [
+    pytest.param(function, twin, example, dtype, id=f"{twin.run.__name__}-{number}-{dtype.__name__}")
+    for function in REFERENCES
+    for twin in function.fast_paths
+    for number, example in enumerate(twin.examples())
+    for dtype in TOLERANCE
+]
+
+
+def run(function, args, options):
+    """Result, gradients and state of a call, by name."""
+    y = function(*args, **options)
+    if y.requires_grad:
+        y.backward(np.random.default_rng(1).standard_normal(y.shape).astype(y.dtype))
+    found = {"result": y.data}
+    collect("argument", [*args, *options.values()], found)
+    return found
+
+
+def collect(name, value, found):
+    if isinstance(value, md.Tensor):
+        found[f"gradient of {name}"] = value.grad
+    elif isinstance(value, np.ndarray):
+        found[f"state of {name}"] = value
+    elif isinstance(value, Module):
+        for key, item in value.named_arrays():
+            collect(f"{name}.{key}", item if isinstance(item, md.Tensor) else item.data, found)
+    elif isinstance(value, list):
+        for i, item in enumerate(value):
+            collect(f"{name}[{i}]", item, found)
+
+
+def assert_same(found, expected, tolerance):
+    """Everything within `tolerance` of the largest number there; nothing on one side only."""
+    assert found.keys() == expected.keys()
+    for name, right in expected.items():
+        mine = found[name]
+        if right is None:
+            assert mine is None, f"{name}: nobody asked for it"
+            continue
+        assert mine is not None, f"{name} is missing"
+        assert mine.shape == right.shape, name
+        assert np.isfinite(mine).all(), name
+        # A bias before a batch norm and the like have gradient 0 but for rounding: those are held against the size of the others.
+        scale = max(abs(right).max(initial=0), 1e-3)
+        error = abs(mine - right).max(initial=0) / scale
+        assert error <= tolerance, f"{name}: off by {error:.1e} of its largest value"
+
+
+@pytest.mark.parametrize(("function", "twin", "example", "dtype"), CASES)
+def test_a_twin_equals_its_definition(function, twin, example, dtype):
+    args, options = example(np.random.default_rng(0), dtype)
+    assert twin.fits(*args, **options), "an example that the twin would not answer tests nothing"
+    found = run(twin.run, args, options)
+    args, options = example(np.random.default_rng(0), np.float64)
+    with reference_only():
+        expected = run(function.definition, args, options)
+    assert found["result"].dtype == dtype
+    assert_same(found, expected, TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize(("function", "twin", "example", "dtype"), CASES[::2])
+def test_a_twin_computes_the_same_without_a_graph(function, twin, example, dtype):
+    args, options = example(np.random.default_rng(0), dtype)
+    expected = twin.run(*args, **options).data
+    args, options = example(np.random.default_rng(0), dtype)
+    with md.no_grad():
+        y = twin.run(*args, **options)
+    assert y.source is None
+    assert_same({"result": y.data}, {"result": expected}, 1e-5)  # in evaluation other pieces may be shared out
+
+
+def test_every_twin_has_examples():
+    twins = [twin for function in REFERENCES for twin in function.fast_paths]
+    assert len(twins) >= 9
+    for twin in twins:
+        assert list(twin.examples()), twin.run
+
+
+@pytest.mark.parametrize("name", ["densenet_bc_40_12", "densenet_22_12"])
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_a_whole_training_step_equals_the_definitions_in_float64(name, dtype):
+    """All gradients and running statistics of a network of the paper, against its definition in float64."""
+
+    def step(dtype):
+        rng = np.random.default_rng(3)
+        model = create(name, dtype=dtype)
+        images = md.Tensor(rng.standard_normal((4, 3, 32, 32), np.float32).astype(dtype), requires_grad=True)
+        loss = F.cross_entropy(model(images), np.arange(4))
+        loss.backward()
+        found = {"loss": loss.data, "images": images.grad}
+        collect("model", model, found)
+        return found
+
+    found = step(dtype)
+    with reference_only():
+        expected = step(np.float64)
+    for key, right in expected.items():
+        error = abs(found[key] - right).max() / max(abs(right).max(), 1e-12)
+        assert error <= TOLERANCE[dtype], (key, error)
+
+
+def test_running_statistics_are_updated_exactly_once():
+    model = create("densenet_bc_10_4")
+    images = md.Tensor(np.random.default_rng(0).standard_normal((4, 3, 8, 8), np.float32))
+    F.cross_entropy(model(images), np.arange(4)).backward()
+    counts = {name: int(b.data) for name, b in model.named_arrays() if name.endswith("num_batches_tracked")}
+    assert set(counts.values()) == {1}
+    assert len(counts) == 2 * 3 + 2 + 1
+
+
+def test_nothing_has_moved_when_a_block_fails(monkeypatch):
+    model = create("densenet_bc_10_4")
+    before = model.state_dict()
+
+    def broken(*args):
+        raise MemoryError("no room")
+
+    monkeypatch.setattr("minidense.fast.cpu.taps.multiply", broken)
+    with pytest.raises(MemoryError, match="no room"):
+        model(md.Tensor(np.ones((4, 3, 8, 8), np.float32)))
+    block = "features.denseblock1."
+    after = model.state_dict()
+    for name in after:
+        if name.startswith(block):
+            np.testing.assert_array_equal(after[name], before[name])
+
+
+# -- the mechanism --------------------------------------------------------------------------------------------------
+
+
+def test_the_first_twin_that_fits_answers():
+    @reference
+    def double(x):
+        return 2 * x
+
+    fast_path(double, fits=lambda x: x > 10, examples=lambda: [lambda rng, dtype: ([11], {})])(lambda x: "large")
+    fast_path(double, fits=lambda x: x > 5, examples=lambda: [lambda rng, dtype: ([6], {})])(lambda x: "medium")
+    try:
+        assert [double(x) for x in (1, 6, 11)] == [2, "medium", "large"]
+        with reference_only():
+            assert [double(x) for x in (1, 6, 11)] == [2, 12, 22]
+        assert double(6) == "medium"
+        assert double.definition(6) == 12
+    finally:
+        REFERENCES.remove(double)
+
+
+def test_reference_only_ends_with_an_error_inside():
+    with pytest.raises(ValueError, match="inside"), reference_only():
+        raise ValueError("inside")
+    assert speed._enabled
+
+
+def test_only_a_reference_can_have_a_twin():
+    with pytest.raises(md.ConfigError, match="mark it with @reference"):
+        fast_path(len, fits=bool, examples=list)
+
+
+def test_somebody_who_watches_inside_a_block_sees_every_layer():
+    """A hook on an inner module is a reason to run the definition."""
+    model = create("densenet_bc_10_4")
+    with md.nn.watch_gradients(model) as seen:
+        model(md.Tensor(np.ones((2, 3, 8, 8), np.float32)))
+    assert "features.denseblock1.denselayer1.conv1" in seen
+
+
+def test_a_subclassed_layer_runs_as_it_is_written():
+    class Loud(densenet.__globals__["BottleneckLayer"]):
+        def forward(self, x):
+            return super().forward(x) * 2
+
+    layer = Loud(4, 2, 0.0)
+    x = md.Tensor(np.random.default_rng(0).standard_normal((2, 4, 3, 3), np.float32))
+    dense_block = densenet.__globals__["dense_block"]
+    with reference_only():
+        expected = dense_block(x, [layer]).data
+    np.testing.assert_allclose(dense_block(x, [layer]).data, expected, rtol=0, atol=1e-5)
+
+
+# -- threads --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_the_same_bits_at_any_number_of_threads(count):
+    """Sums are taken in shares of the batch, not of the threads, and added up in their order."""
+
+    def bits(count):
+        with threads.threads(count):
+            model = create("densenet_bc_10_4")
+            images = md.Tensor(np.random.default_rng(0).standard_normal((40, 3, 8, 8), np.float32))
+            F.cross_entropy(model(images), np.arange(40) % 10).backward()
+        return zlib.crc32(b"".join(p.grad.tobytes() for p in model.parameters()))
+
+    assert bits(count) == bits(2)
+
+
+def test_work_is_shared_out_and_comes_back_in_order():
+    who = set()
+
+    def work(i):
+        who.add(threading.get_ident())
+        barrier.wait(timeout=10)  # nobody passes alone
+        return i * i
+
+    barrier = threading.Barrier(2)
+    with threads.threads(2):
+        assert threads.in_parallel(work, range(6)) == [0, 1, 4, 9, 16, 25]
+        assert len(who) == 2
+        barrier = threading.Barrier(1)
+        assert threads.in_parallel(work, range(6), last_first=True) == [0, 1, 4, 9, 16, 25]
+
+
+def test_an_error_in_any_thread_arrives_and_the_pool_goes_on():
+    def work(i):
+        if i == 3:
+            raise KeyError("third")
+
+    with threads.threads(2):
+        for _ in range(20):
+            with pytest.raises(KeyError, match="third"):
+                threads.in_parallel(work, range(8))
+        assert threads.in_parallel(abs, [-1, -2]) == [1, 2]
+
+
+def test_parallel_work_inside_parallel_work_does_not_wait_for_itself():
+    with threads.threads(2):
+        result = threads.in_parallel(lambda i: threads.in_parallel(lambda j: i + j, [1, 2, 3]), [10, 20, 30, 40])
+    assert result == [[11, 12, 13], [21, 22, 23], [31, 32, 33], [41, 42, 43]]
+
+
+def test_threads_keep_numpys_error_settings():
+    with threads.threads(2), np.errstate(over="ignore"):
+        threads.in_parallel(lambda i: np.float32(1e38) * np.array([i + 10], np.float32), range(8))
+
+
+@pytest.mark.parametrize("text", ["0", "two", "-1", "1.5", "²", "99999"])
+def test_a_wrong_number_of_threads_is_refused(text, monkeypatch):
+    monkeypatch.setenv("MINIDENSE_THREADS", text)
+    monkeypatch.setattr(threads._Settings, "count", None)
+    with pytest.raises(md.ConfigError, match="MINIDENSE_THREADS must be a whole number"):
+        threads.thread_count()
+    with pytest.raises(md.ConfigError, match="set_threads"):
+        threads.set_threads(text)
+
+
+def test_the_environment_says_how_many_threads(monkeypatch):
+    monkeypatch.setenv("MINIDENSE_THREADS", "3")
+    monkeypatch.setattr(threads._Settings, "count", None)
+    assert threads.thread_count() == 3
+    with threads.threads(1):
+        assert threads.thread_count() == 1
+    assert threads.thread_count() == 3
