@@ -22,7 +22,7 @@ class ConvInPieces(Op):
     def forward(self, x, weight, bias=None):
         self.x = x = numpy.ascontiguousarray(x)
         self.weight, self.has_bias = weight, bias is not None
-        self.pieces = pieces_of(x.shape, len(weight))
+        self.pieces = pieces_of(x.shape, max(weight.shape[:2]))
         self.results = [result_of(piece, weight.shape, self.stride, self.padding) for piece in self.pieces]
         convolution = runner(weight, self.stride, self.padding)
         y = numpy.empty((len(x), len(weight), self.results[0].height, self.results[0].width), x.dtype)

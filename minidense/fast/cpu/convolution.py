@@ -45,12 +45,12 @@ class KeepingSize:
     def backward(self, x, dy, piece, result, total, dx):
         if self.few_filters:
             copied = dy if self.k == 1 else taps.spread(dy, self.k, piece)
-            numpy.add(total, copied @ x.T, out=total)
+            numpy.add(total, numpy.matmul(copied, x.T), out=total)
             if dx is not None:
                 numpy.matmul(self.shares.T, copied, out=dx)
             return
         copied = x if self.k == 1 else taps.spread(x, self.k, piece)
-        numpy.add(total, copied @ dy.T, out=total)
+        numpy.add(total, numpy.matmul(copied, dy.T), out=total)
         if dx is None:
             return
         if 2 * self.c <= self.f and self.k > 1:

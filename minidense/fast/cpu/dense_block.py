@@ -41,7 +41,7 @@ class DenseBlock(Op):
         self.growth = units[-1].outputs
         self.channels = self.c0 + len(self.layers) * self.growth
         self.m, self.dtype = n * h * w, x.dtype
-        self.pieces = pieces_of(x.shape, 128)
+        self.pieces = pieces_of(x.shape, (self.c0 + self.channels) // 2)
         self.longest = max(piece.pixels for piece in self.pieces)
         self.features = empty_pieces(self.channels, self.pieces, self.dtype)
         self.made = [None] * len(self.layers)  # what each layer's 1×1 convolution made, piece by piece
@@ -225,8 +225,8 @@ class DenseBlock(Op):
         def correct(i, dx):
             lost = scratch("threshold", dx.shape, self.dtype)
             numpy.multiply(self.features[i][channels], slope, out=lost)
-            lost += level
-            dx -= lost
+            numpy.add(lost, level, out=lost)
+            numpy.subtract(dx, lost, out=dx)
             return dx
 
         return correct
@@ -254,8 +254,8 @@ class DenseBlock(Op):
             if self.training:
                 lost = scratch("threshold", z.shape, self.dtype)
                 numpy.multiply(z, slope[:, : piece.pixels], out=lost)
-                lost += level[:, : piece.pixels]
-                dz += lost
+                numpy.add(lost, level[:, : piece.pixels], out=lost)
+                numpy.add(dz, lost, out=dz)
             drop(dz, mask, piece)
             self.add_back(first, i, dz, piece, sums)
 

@@ -24,7 +24,7 @@ def of_rows(x):
     """The Moments of each row: x (..., P) gives arrays (...)."""
     p = x.shape[-1]
     ones = filled(1, p, x.dtype)
-    mean = (x @ ones) / p
+    mean = numpy.matmul(x, ones) / p
     squares = numpy.vecdot(x, x)
     about_mean = squares - p * mean * mean
     if (squares > CANCELS * about_mean).any():

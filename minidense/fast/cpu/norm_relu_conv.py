@@ -37,7 +37,7 @@ class NormReLUConv(Op):
         n, _, h, w = x.shape
         self.m = n * h * w
         self.unit = unit = Unit(gamma, beta, weight, way=self.way)
-        self.pieces = pieces_of(x.shape, len(weight))
+        self.pieces = pieces_of(x.shape, max(weight.shape[:2]))
         last = self.results(self.pieces[-1])
         y = numpy.empty((n, len(weight), last.height, last.width), x.dtype)
 

@@ -12,8 +12,8 @@ from ...tensor import Tensor
 from ...threads import in_parallel, scratch
 
 # A piece is long enough that handing over the interpreter between its steps does not show, and short enough for the caches.
-PIXELS, MOST_PIXELS = 2048, 8192
-VALUES = PIXELS * 128  # with fewer than 128 channels, a piece has more pixels
+VALUES = 1 << 18
+PIXELS = 512, 8192  # at least and at most
 SHARES = 16  # work is dealt out in at most so many shares, however many threads there are: sums come out the same
 
 
@@ -58,10 +58,10 @@ class Piece(NamedTuple):
         return array.reshape(len(array), self.images, -1)
 
 
-def pieces_of(shape: tuple[int, ...], filters: int = 0) -> list[Piece]:
-    """The pieces of a batch (N, C, H, W) that becomes `filters` channels; at least four where there are four images."""
-    n, c, h, w = shape
-    pixels = min(max(PIXELS, VALUES // max(c, filters)), MOST_PIXELS)
+def pieces_of(shape: tuple[int, ...], channels: int) -> list[Piece]:
+    """The pieces of a batch (N, C, H, W) to which `channels` channels are done at a time; at least four where there are four images."""
+    n, _, h, w = shape
+    pixels = min(max(PIXELS[0], VALUES // channels), PIXELS[1])
     images = max(1, min(pixels // (h * w), n // 4))
     return [Piece(start, min(start + images, n), h, w) for start in range(0, n, images)]
 

@@ -36,7 +36,7 @@ def spread(dy, k, piece):
     inner = view(
         padded, r * w + r, (k, f, piece.images, h, w), (f * piece.images * size, piece.images * size, size, w, 1)
     )
-    inner[...] = dy.reshape(f, piece.images, h, w)
+    numpy.copyto(inner, dy.reshape(f, piece.images, h, w))
     for q in range(k):
         if q < r:
             inner[q, ..., : r - q] = 0
@@ -49,7 +49,7 @@ def spread(dy, k, piece):
         (k, k, f, piece.images, h * w),
         (-w, f * piece.images * size - 1, piece.images * size, size, 1),
     )
-    shares.reshape(from_dy.shape)[...] = from_dy
+    numpy.copyto(shares.reshape(from_dy.shape), from_dy)
     return shares
 
 

@@ -134,7 +134,7 @@ class Unit:
         self.convolution.backward(t, dy, piece, result, sums.weight, dx)
         dx_bits = dx.view(bits.dtype)
         numpy.bitwise_and(dx_bits, active, out=dx_bits)
-        numpy.add(sums.dx, dx @ filled(1, x.shape[1], x.dtype), out=sums.dx)
+        numpy.add(sums.dx, numpy.matmul(dx, filled(1, x.shape[1], x.dtype)), out=sums.dx)
         for i, row in enumerate(self.far):
             sums.far[i] += dx[row] @ (x[row] - x.dtype.type(self.mean[row]))
 
