@@ -30,7 +30,7 @@ class ConvInPieces(Op):
         def work(i, piece):
             result = self.results[i]
             out = result.place(y, "out")
-            convolution.forward(piece.take(x), piece, result, out)
+            convolution.forward(piece.of(x), piece, result, out)
             if bias is not None:
                 out += bias[:, None]
             result.put(out, y)
@@ -46,13 +46,13 @@ class ConvInPieces(Op):
 
         def work(i, piece, sums):
             result = self.results[i]
-            dy_here = result.take(dy)
+            dy_here = result.of(dy)
             out = None if dx is None else piece.place(dx, "dx")
-            convolution.backward(piece.take(x), dy_here, piece, result, sums[0], out)
+            convolution.backward(piece.of(x), dy_here, piece, result, sums[0], out)
             if out is not None:
                 piece.put(out, dx)
             if self.has_bias:
-                numpy.add(sums[1], dy_here.sum(1), out=sums[1])
+                numpy.add(sums[1], dy_here.sum((1, 2)), out=sums[1])
 
         def new_sums():
             return numpy.zeros(convolution.sum_shape, x.dtype), numpy.zeros(len(weight), x.dtype)

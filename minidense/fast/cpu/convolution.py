@@ -2,7 +2,8 @@
 
 All of them have the same methods. ``forward(x, piece, result, out)`` writes (F, P') for x (C, P); ``backward(x, dy, piece, result, total,
 dx)`` adds the piece's share of the weight gradient to `total` (zeros of ``sum_shape`` at first) and writes dx (C, P) where it is an array;
-``dweight(total)`` is that sum in the shape of the weight. `piece` says how the pixels of x lie, `result` those of the output.
+``dweight(total)`` is that sum in the shape of the weight. `piece` says how the pixels of x lie, `result` those of the output; x and dy may
+also come as (C, n, H·W), views of a batch, which are copied only where there is no other way.
 """
 
 from functools import cache
@@ -22,6 +23,11 @@ def runner(weight, stride=1, padding=0):
     return AnySize(weight, stride, padding)
 
 
+def flat(x):
+    """(C, n, H·W) as one matrix (C, P)."""
+    return x.reshape(len(x), -1)
+
+
 class KeepingSize:
     """K×K at stride 1 with padding (K − 1)/2. Of x and dy the one with fewer channels is copied K·K times, the other not at all."""
 
@@ -36,20 +42,21 @@ class KeepingSize:
 
     def forward(self, x, piece, result, out):
         if self.k == 1:
-            numpy.matmul(self.shares, x, out=out)
+            numpy.matmul(self.shares, flat(x), out=out)
         elif 2 * self.f <= self.c:
-            taps.multiply(self.shares, x, piece, out)
+            taps.multiply(self.shares, flat(x), piece, out)
         else:
             numpy.matmul(self.mirrored.T, taps.spread(x, self.k, piece), out=out)
 
     def backward(self, x, dy, piece, result, total, dx):
         if self.few_filters:
-            copied = dy if self.k == 1 else taps.spread(dy, self.k, piece)
-            numpy.add(total, numpy.matmul(copied, x.T), out=total)
+            copied = flat(dy) if self.k == 1 else taps.spread(dy, self.k, piece)
+            numpy.add(total, numpy.matmul(copied, flat(x).T), out=total)
             if dx is not None:
                 numpy.matmul(self.shares.T, copied, out=dx)
             return
-        copied = x if self.k == 1 else taps.spread(x, self.k, piece)
+        dy = flat(dy)
+        copied = flat(x) if self.k == 1 else taps.spread(x, self.k, piece)
         numpy.add(total, numpy.matmul(copied, dy.T), out=total)
         if dx is None:
             return
@@ -78,7 +85,8 @@ class AnySize:
         numpy.matmul(self.matrix, self.columns(x, piece, result), out=out)
 
     def backward(self, x, dy, piece, result, total, dx):
-        numpy.add(total, dy @ self.columns(x, piece, result).T, out=total)
+        dy = flat(dy)
+        numpy.add(total, numpy.matmul(dy, self.columns(x, piece, result).T), out=total)
         if dx is None:
             return
         dcolumns = scratch("columns", (self.matrix.shape[1], result.pixels), dy.dtype)
@@ -131,7 +139,8 @@ class PooledPointwise:
         numpy.matmul(self.matrix, self.pooled(x, piece.width), out=out)
 
     def backward(self, x, dy, piece, result, total, dx):
-        numpy.add(total, dy @ self.pooled(x, piece.width).T, out=total)
+        dy = flat(dy)
+        numpy.add(total, numpy.matmul(dy, self.pooled(x, piece.width).T), out=total)
         if dx is None:
             return
         small = scratch("small", (len(dx), result.pixels), dx.dtype)

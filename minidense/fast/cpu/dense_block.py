@@ -112,7 +112,7 @@ class DenseBlock(Op):
 
         def work(i, piece):
             out = self.made_by(number, i, piece)
-            unit.forward(self.features[i][: unit.channels], piece, piece, out)
+            unit.forward(piece.rows(self.features[i][: unit.channels]), piece, piece, out)
             drop(out, mask, piece)
             return moments.of_rows(out) if self.training else None
 
@@ -126,7 +126,7 @@ class DenseBlock(Op):
         def work(i, piece):
             x = self.made_by(number, i, piece) if self.bottleneck else self.features[i][:c]
             out = self.features[i][c : c + self.growth]
-            unit.forward(x, piece, piece, out)
+            unit.forward(piece.rows(x), piece, piece, out)
             drop(out, mask, piece)
             return moments.of_rows(out) if self.training else None
 
@@ -236,7 +236,7 @@ class DenseBlock(Op):
         unit, output_gradient = self.units[number][1], self.output_gradient(number)
 
         def work(i, piece, sums):
-            unit.backward(self.made[number][i], output_gradient(i, piece), piece, piece, sums, dmade[i])
+            unit.backward(piece.rows(self.made[number][i]), output_gradient(i, piece), piece, piece, sums, dmade[i])
 
         return work
 
@@ -268,7 +268,7 @@ class DenseBlock(Op):
 
     def add_back(self, unit, i, dy, piece, sums):
         dx = scratch("dx", (unit.channels, piece.pixels), self.dtype)
-        unit.backward(self.features[i][: unit.channels], dy, piece, piece, sums, dx)
+        unit.backward(piece.rows(self.features[i][: unit.channels]), dy, piece, piece, sums, dx)
         gradient = self.gradients[i][: unit.channels]
         numpy.add(gradient, dx, out=gradient)
 

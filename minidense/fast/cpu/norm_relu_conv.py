@@ -44,14 +44,14 @@ class NormReLUConv(Op):
         def work(i, piece):
             result = self.results(piece)
             out = result.place(y, "out")
-            unit.forward(piece.take(x), piece, result, out)
+            unit.forward(piece.of(x), piece, result, out)
             if unit.shifted:
                 out += offset
             result.put(out, y)
 
         with single_threaded_blas():
             if self.training:
-                parts = in_pieces(lambda i, piece: moments.of_rows(piece.take(x)), self.pieces)
+                parts = in_pieces(lambda i, piece: moments.of_images(x[piece.start : piece.stop]), self.pieces)
                 self.mean, self.var = moments.merge(parts)
             else:
                 running = self.norm.running_mean, self.norm.running_var
@@ -70,7 +70,7 @@ class NormReLUConv(Op):
         def work(i, piece, sums):
             result = self.results(piece)
             out = piece.place(dx, "dx")
-            unit.backward(piece.take(x), result.take(dy), piece, result, sums, out)
+            unit.backward(piece.of(x), result.of(dy), piece, result, sums, out)
             piece.put(out, dx)
 
         with single_threaded_blas():
@@ -89,12 +89,12 @@ class NormReLUConv(Op):
         slope, level = (repeated(v, self.pieces[0].pixels, x.dtype) for v in (slope, level))
 
         def work(i, piece):
-            here = piece.take(x)
-            lost = scratch("threshold", here.shape, x.dtype)
-            numpy.multiply(here, slope[:, : piece.pixels], out=lost)
-            lost += level[:, : piece.pixels]
-            rows = piece.of(dx)
-            rows -= piece.rows(lost)
+            here, dx_here = piece.of(x), piece.of(dx)
+            lost = scratch("lost", here.shape, x.dtype)
+            c, n, pixels = here.shape
+            numpy.multiply(here, slope.reshape(c, -1, pixels)[:, :n], out=lost)
+            numpy.add(lost, level.reshape(c, -1, pixels)[:, :n], out=lost)
+            numpy.subtract(dx_here, lost, out=dx_here)
 
         in_pieces(work, self.pieces, last_first=True)
 

@@ -28,7 +28,7 @@ def multiply(matrix, x, piece, out):
 
 
 def spread(dy, k, piece):
-    """The adjoint: dy (F, P) back to the shares (K·K·F, P)."""
+    """The adjoint: dy (F, n, H·W) or (F, P) back to the shares (K·K·F, P)."""
     f, h, w, r = len(dy), piece.height, piece.width, k // 2
     # Every image lies in zeros, r rows above and below, once for each q, with the columns that tap q cannot reach made zero.
     size = (h + 2 * r) * w + 2 * r

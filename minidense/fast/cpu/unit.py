@@ -32,7 +32,7 @@ class Sums(NamedTuple):
 
 
 class Unit:
-    """One BN-ReLU-Conv. Shapes: x (C, P) gives (F, P'), P pixels of a piece, P' of the result.
+    """One BN-ReLU-Conv. Shapes: x (C, n, H·W) of a piece gives (F, P'); P = n·H·W, and P' of the result.
 
     ``fold`` once the statistics are known; then ``prepare_forward``, ``forward`` on every piece, ``done``; later
     ``prepare_backward``, ``backward`` on every piece, ``gradients`` of all the sums, ``done``.
@@ -77,7 +77,6 @@ class Unit:
             folded = self.scaled(-abs(self.s))
             self.offset = numpy.zeros(self.outputs)
             self.thresholds = repeated(self.theta, pixels, self.dtype)
-            self.zeros = zeros((self.channels, pixels), self.dtype)
         self.convolution = self.way(folded)
 
     def prepare_backward(self, pixels):
@@ -91,30 +90,36 @@ class Unit:
 
     def done(self):
         """Free what was written out."""
-        self.thresholds = self.zeros = self.convolution = None
+        self.thresholds = self.convolution = None
 
     def below(self, x):
-        """−ρ where x is on the active side of its threshold, something not negative elsewhere: (C, P), in working memory."""
-        t = scratch("threshold", x.shape, x.dtype)
-        numpy.subtract(self.thresholds[:, : x.shape[1]], x, out=t)
+        """−ρ where x (C, n, H·W) is on the active side of its threshold, something not negative elsewhere: (C, P), in working memory."""
+        c, n, pixels = x.shape
+        t = scratch("threshold", (c, n * pixels), x.dtype)
+        t_rows = t.reshape(x.shape)
+        numpy.subtract(self.thresholds.reshape(c, -1, pixels)[:, :n], x, out=t_rows)
         for row in self.falling:
-            numpy.subtract(x[row], self.thresholds[row, 0], out=t[row])
+            numpy.subtract(x[row], self.thresholds[row, 0], out=t_rows[row])
         return t
 
-    def rectified(self, x):
-        """−ρ, or where `shifted` x clipped at its threshold: (C, P), in working memory."""
-        if not self.shifted:
-            t = self.below(x)
-            return numpy.minimum(t, self.zeros[:, : t.shape[1]], out=t)
-        t = scratch("threshold", x.shape, x.dtype)
-        numpy.maximum(x, self.thresholds[:, : x.shape[1]], out=t)
+    def clipped(self, x):
+        """x (C, n, H·W) clipped at its threshold: (C, P), in working memory."""
+        c, n, pixels = x.shape
+        t = scratch("threshold", (c, n * pixels), x.dtype)
+        t_rows = t.reshape(x.shape)
+        numpy.maximum(x, self.thresholds.reshape(c, -1, pixels)[:, :n], out=t_rows)
         for row in self.falling:
-            numpy.minimum(x[row], self.thresholds[row, 0], out=t[row])
+            numpy.minimum(x[row], self.thresholds[row, 0], out=t_rows[row])
         return t
 
     def forward(self, x, piece, result, out):
-        """conv(relu(BN(x))) into out (F, P'), but for ``offset``."""
-        self.convolution.forward(self.rectified(x), piece, result, out)
+        """conv(relu(BN(x))), but for ``offset``: x (C, n, H·W) into out (F, P')."""
+        if self.shifted:
+            t = self.clipped(x)
+        else:
+            t = self.below(x)
+            numpy.minimum(t, zeros(t.shape, t.dtype), out=t)  # −ρ
+        self.convolution.forward(t, piece, result, out)
 
     def new_sums(self):
         """Zeros to begin with."""
@@ -125,7 +130,7 @@ class Unit:
         )
 
     def backward(self, x, dy, piece, result, sums, dx):
-        """dL/dx into dx (C, P), as if mean and variance did not depend on x; dy (F, P')."""
+        """dL/dx into dx (C, P), as if mean and variance did not depend on x (C, n, H·W); dy (F, n, H'·W')."""
         t = self.below(x)
         bits = t.view(f"i{t.itemsize}")
         active = scratch("active", t.shape, bits.dtype)
@@ -134,9 +139,9 @@ class Unit:
         self.convolution.backward(t, dy, piece, result, sums.weight, dx)
         dx_bits = dx.view(bits.dtype)
         numpy.bitwise_and(dx_bits, active, out=dx_bits)
-        numpy.add(sums.dx, numpy.matmul(dx, filled(1, x.shape[1], x.dtype)), out=sums.dx)
+        numpy.add(sums.dx, numpy.matmul(dx, filled(1, piece.pixels, x.dtype)), out=sums.dx)
         for i, row in enumerate(self.far):
-            sums.far[i] += dx[row] @ (x[row] - x.dtype.type(self.mean[row]))
+            sums.far[i] += dx[row] @ (x[row].reshape(-1) - x.dtype.type(self.mean[row]))
 
     def gradients(self, sums):
         """(dγ, dβ, dweight) in the weights' type from the sums of all pieces.
