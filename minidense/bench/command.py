@@ -110,19 +110,22 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
         "threads": given.threads,
         "rounds": given.rounds,
     }
-    report: dict[str, Any] = {"format": FORMAT, "machine": machine(), "settings": settings, "results": []}
+    against_torch = given.against == "torch"
+    report: dict[str, Any] = {
+        "format": FORMAT,
+        "machine": machine(with_torch=against_torch),
+        "settings": settings,
+        "results": [],
+    }
     first: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="minidense-bench-") as folder, worker("matrix products") as matrices:
         works = prepared(given.models, given.image_size, Path(folder))
         matrices.ask("prepare", contender="matrices", threads=given.threads)
         matrices.ask("warm_up")
+        print(heading(report["machine"], settings), HEAD, sep="\n\n", flush=True)
         for work in works:
             for mode in MODES[given.mode]:
-                result = contest(work, mode, **settings, against_torch=given.against == "torch", matrices=matrices)
-                if not report["results"]:
-                    versions = [one.get("version") for one in result["contenders"].values()]
-                    report["machine"]["torch"] = next((version for version in versions if version), None)
-                    print(heading(report["machine"], settings, report["machine"]["torch"]), HEAD, sep="\n\n")
+                result = contest(work, mode, **settings, against_torch=against_torch, matrices=matrices)
                 print(rows(result, first.setdefault(mode, result)), flush=True)
                 report["results"].append(result)
     for result in report["results"]:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,10 +83,8 @@ class Worker:
         self.process.wait()
         for stream in (self.process.stdin, self.process.stdout, self.complaints):
             assert stream is not None
-            try:
+            with suppress(OSError):  # a command that was never read
                 stream.close()
-            except OSError:  # a command that was never read
-                pass
 
 
 @contextmanager
@@ -148,8 +146,8 @@ def contest(
         products = []
         for _ in range(rounds):
             for name in names:
-                raw[name].append(workers[name].ask("measure", seconds=ROUND_SECONDS))
-            products.append(matrices.ask("measure", seconds=ROUND_SECONDS))
+                raw[name].append(timed(workers[name]))
+            products.append(timed(matrices))
         peaks = {name: workers[name].ask("peak")["bytes"] for name in names}
         kept = workers[MINIDENSE].ask("kept")["bytes"] if mode == "train" else None
 
@@ -179,9 +177,36 @@ def contest(
         "multiply_adds_per_image": multiply_adds,
         "matrix_gflop_per_second": matrix_flops / 1e9,
         "matrix_rounds": products,
+        "cores_of_other_programs": other_cores([*products, *(r for rounds in raw.values() for r in rounds)]),
         "contenders": contenders,
         "against_torch": compared(contenders) if against_torch else None,
     }
+
+
+def timed(one: Worker) -> dict[str, Any]:
+    """One round, and the processor time that programs other than the worker took meanwhile (Linux; else None)."""
+    before = busy_seconds()
+    answer = one.ask("measure", seconds=ROUND_SECONDS)
+    after = busy_seconds()
+    others = None if before is None or after is None else max(after - before - answer["cpu_seconds"], 0.0)
+    return {**answer, "others_cpu_seconds": others}
+
+
+def busy_seconds() -> float | None:
+    """Processor time spent so far on this machine, by everybody."""
+    try:
+        with open("/proc/stat") as file:
+            user, nice, system, _idle, _waiting, *more = map(int, file.readline().split()[1:9])
+        return (user + nice + system + sum(more)) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def other_cores(rounds: list[dict[str, Any]]) -> float | None:
+    """How many cores other programs kept busy, on average."""
+    if any(r["others_cpu_seconds"] is None for r in rounds):
+        return None
+    return sum(r["others_cpu_seconds"] for r in rounds) / sum(r["seconds"] for r in rounds)
 
 
 def compared(contenders: dict[str, Any]) -> dict[str, Any]:

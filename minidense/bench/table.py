@@ -1,5 +1,6 @@
 """What a person reads: the machine in three lines, then a row for each contender."""
 
+import importlib.metadata
 import os
 import platform
 import sys
@@ -12,13 +13,15 @@ import threadpoolctl
 from ..version import __version__
 from .contest import MINIDENSE
 
+BUSY = 0.1  # cores that other programs may use before we say so
+
 HEAD = (
     f"{'':27} {'images/s':>9} {'(from – to)':>19} {'GFLOP/s':>8} {'of matmul':>9} "
     f"{'ns/mult-add':>11} {'rel.':>6} {'peak MB':>8} {'kept MB':>8}"
 )
 
 
-def machine() -> dict[str, Any]:
+def machine(*, with_torch: bool) -> dict[str, Any]:
     """Where this runs, with what."""
     return {
         "cpu": cpu_name(),
@@ -28,6 +31,8 @@ def machine() -> dict[str, Any]:
         "minidense": __version__,
         "numpy": numpy.__version__,
         "blas": blas_name(),
+        "torch": importlib.metadata.version("torch") if with_torch else None,
+        "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY"),
     }
 
 
@@ -48,14 +53,14 @@ def blas_name() -> str:
     return build["Build Dependencies"]["blas"]["name"]
 
 
-def heading(where: dict[str, Any], settings: dict[str, Any], torch_version: str | None) -> str:
+def heading(where: dict[str, Any], settings: dict[str, Any]) -> str:
     """The lines above the table."""
-    torch = f", PyTorch {torch_version}" if torch_version else ""
+    torch = f", PyTorch {where['torch']}" if where["torch"] else ""
     return (
         f"{where['cpu']}, {where['cores']} cores, {where['system']}\n"
         f"minidense {where['minidense']}, Python {where['python']}, NumPy {where['numpy']}, {where['blas']}{torch}\n"
-        f"{settings['threads']} threads, batch {settings['batch_size']}, images 3×{settings['image_size']}×{settings['image_size']}, "
-        f"float32, {settings['rounds']} rounds in turn; medians"
+        f"{settings['threads']} {'thread' if settings['threads'] == 1 else 'threads'}, batch {settings['batch_size']}, images 3×{settings['image_size']}×{settings['image_size']}, "
+        f"float32, {settings['rounds']} {'round' if settings['rounds'] == 1 else 'rounds in turn'}; medians"
     )
 
 
@@ -82,6 +87,13 @@ def rows(result: dict[str, Any], first: dict[str, Any]) -> str:
             f"  {MINIDENSE} / {versus['layout']}: speed ×{versus['speed_ratio']:.2f} "
             f"(rounds ×{low:.2f} – ×{high:.2f}){memory}"
         )
+    if (others := result["cores_of_other_programs"] or 0) > BUSY:
+        lines.append(f"  Other programs kept {others:.1f} cores busy meanwhile: measure again on a quiet machine.")
+        if versus and os.environ.get("OMP_WAIT_POLICY", "").lower() != "passive":
+            lines.append(
+                "  They slow PyTorch's threads, which wait actively, most of all: this ratio says nothing. "
+                "OMP_WAIT_POLICY=passive helps."
+            )
     return "\n".join(lines)
 
 

@@ -60,11 +60,12 @@ class Trace:
         return forward if mode == "eval" else 3 * forward - self.free_multiply_adds
 
     def save(self, path: Path) -> None:
-        header = {
+        header: dict[str, Any] = {
             "steps": [asdict(step) for step in self.steps],
             "counts": [self.parameter_count, self.forward_multiply_adds, self.free_multiply_adds],
         }
-        numpy.savez(path, header=numpy.array(json.dumps(header)), **self.arrays)
+        everything: dict[str, Any] = {"header": numpy.array(json.dumps(header)), **self.arrays}
+        numpy.savez(path, **everything)
 
     @classmethod
     def load(cls, path: Path) -> Trace:

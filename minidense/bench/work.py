@@ -21,6 +21,8 @@ class Stack(Module):
     strides   of each convolution
     """
 
+    conv0: Conv2d
+
     def __init__(self, channels: list[int], strides: list[int]):
         rng = numpy.random.default_rng(0)
         for i, ((c, f), stride) in enumerate(zip(pairwise([3, *channels]), strides, strict=True)):

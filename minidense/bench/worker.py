@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import os
 import sys
 import time
@@ -27,17 +28,15 @@ from .peer import Peer
 from .trace import Trace, trace
 from .work import build, images_and_labels
 
-try:
+if sys.platform != "win32":
     import resource
-except ImportError:  # Windows
-    resource = None  # type: ignore[assignment]
 
 MATRIX_SIZE = 1536
 
 
 def peak_bytes() -> int | None:
-    """The most memory this process ever had in use."""
-    if resource is None:
+    """The most memory this process ever had in use; None where the system does not say."""
+    if sys.platform == "win32":
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak  # bytes on macOS, kB on Linux
@@ -145,12 +144,14 @@ class Worker:
     def measure(self, *, seconds: float) -> dict[str, Any]:
         """Steps until so much time is up."""
         gc.collect()
-        steps, start = 0, time.perf_counter()
+        steps, cpu_start, start = 0, time.process_time(), time.perf_counter()
         while True:
             loss = self.contender.step()
             steps, spent = steps + 1, time.perf_counter() - start
             if spent >= seconds:
-                return {"steps": steps, "seconds": spent, "loss": loss}
+                finite = loss is not None and math.isfinite(loss)
+                cpu_seconds = time.process_time() - cpu_start
+                return {"steps": steps, "seconds": spent, "cpu_seconds": cpu_seconds, "loss": loss if finite else None}
 
     def peak(self) -> dict[str, Any]:
         return {"bytes": peak_bytes()}
