@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from ..errors import ConfigError, MinidenseError
 
 MINIDENSE, TORCH, CHANNELS_LAST = "minidense", "torch", "torch channels_last"
 ROUND_SECONDS = 0.3
+SETTLING_SECONDS = 0.05  # threads of a matrix library go on waiting actively for a moment after their last product
 MATRIX_FLOP = 2 * 1536**3
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -185,6 +187,7 @@ def contest(
 
 def timed(one: Worker) -> dict[str, Any]:
     """One round, and the processor time that programs other than the worker took meanwhile (Linux; else None)."""
+    time.sleep(SETTLING_SECONDS)
     before = busy_seconds()
     answer = one.ask("measure", seconds=ROUND_SECONDS)
     after = busy_seconds()

@@ -13,7 +13,7 @@ import threadpoolctl
 from ..version import __version__
 from .contest import MINIDENSE
 
-BUSY = 0.1  # cores that other programs may use before we say so
+BUSY = 0.2  # cores that other programs may use before we say so
 
 HEAD = (
     f"{'':27} {'images/s':>9} {'(from – to)':>19} {'GFLOP/s':>8} {'of matmul':>9} "
@@ -55,12 +55,13 @@ def blas_name() -> str:
 
 def heading(where: dict[str, Any], settings: dict[str, Any]) -> str:
     """The lines above the table."""
+    threads, rounds, size = settings["threads"], settings["rounds"], settings["image_size"]
     torch = f", PyTorch {where['torch']}" if where["torch"] else ""
     return (
         f"{where['cpu']}, {where['cores']} cores, {where['system']}\n"
         f"minidense {where['minidense']}, Python {where['python']}, NumPy {where['numpy']}, {where['blas']}{torch}\n"
-        f"{settings['threads']} {'thread' if settings['threads'] == 1 else 'threads'}, batch {settings['batch_size']}, images 3×{settings['image_size']}×{settings['image_size']}, "
-        f"float32, {settings['rounds']} {'round' if settings['rounds'] == 1 else 'rounds in turn'}; medians"
+        f"{threads} {'thread' if threads == 1 else 'threads'}, batch {settings['batch_size']}, images 3×{size}×{size}, float32, "
+        f"{rounds} {'round' if rounds == 1 else 'rounds in turn; medians'}"
     )
 
 

@@ -86,7 +86,8 @@ def trace(model: Module, image_size: int) -> Trace:
         found.arrays[f"mean {i}"] = norm.running_mean.data.copy()
         found.arrays[f"var {i}"] = norm.running_var.data.copy()
 
-    x = Tensor(images_and_labels(BATCH, image_size)[0], requires_grad=True)  # so that steps before any parameter show
+    images = images_and_labels(BATCH, image_size)[0]
+    x = Tensor(images, dtype=model.dtype, requires_grad=True)  # a gradient, so that steps before any parameter show
     with reference_only():
         logits = model.train()(x)
         with no_grad():
