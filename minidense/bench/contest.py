@@ -52,20 +52,27 @@ class Worker:
 
     def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
         """Send a command, wait for its answer. Raises ConfigError when the worker refuses, WorkerError when it fails or is gone."""
+        self.tell(do, **arguments)
+        return self.answer()
+
+    def tell(self, do: str, **arguments: Any) -> None:
+        """Send a command."""
         assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        try:
+        self.doing = do
+        with suppress(OSError):  # whoever cannot read will not answer either
             print(json.dumps({"do": do, **arguments}), file=self.process.stdin, flush=True)
-            line = self.process.stdout.readline()
-        except OSError:
-            line = ""
+
+    def answer(self) -> dict[str, Any]:
+        """Wait for the answer to the last command."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
         if not line.endswith("\n"):
-            raise WorkerError(f"the worker for {self.name} died during {do!r}: {self.last_words()}")
+            raise WorkerError(f"the worker for {self.name} died during {self.doing!r}: {self.last_words()}")
         answer = json.loads(line)
         if "refused" in answer:
             raise ConfigError(answer["refused"])
         if "failed" in answer:
-            raise WorkerError(f"the worker for {self.name} failed during {do!r}: {answer['failed']}")
+            raise WorkerError(f"the worker for {self.name} failed during {self.doing!r}: {answer['failed']}")
         return answer
 
     def last_words(self) -> str:
@@ -134,7 +141,7 @@ def contest(
     settings = {"batch_size": batch_size, "image_size": image_size, "mode": mode, "threads": threads}
     names = [MINIDENSE, *((TORCH, CHANNELS_LAST) if against_torch else ())]
     with ExitStack() as stack:
-        workers, ready = {}, {}
+        workers = {}
         for name in names:
             if name == MINIDENSE:
                 limits, task = {}, {"contender": "minidense", "model": work.model}
@@ -142,7 +149,9 @@ def contest(
                 limits = dict.fromkeys(THREAD_VARIABLES, str(threads))
                 task = {"contender": "torch", "trace_file": work.trace_file, "channels_last": name == CHANNELS_LAST}
             workers[name] = stack.enter_context(worker(f"{name} at {work.model}", environment=limits))
-            ready[name] = workers[name].ask("prepare", **task, **settings)
+            workers[name].tell("prepare", **task, **settings)  # all at once: nothing is timed yet
+        ready = {name: workers[name].answer() for name in names}
+        for name in names:
             workers[name].ask("warm_up")
         raw: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
         products = []

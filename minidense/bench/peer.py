@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numpy
@@ -37,7 +38,11 @@ class Peer:
         self.training = True
         self.fixed_masks = False
         self.steps = self.compiled()
-        self.optimizer = torch.optim.SGD(self.parameters, lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-4)
+
+    @cached_property
+    def optimizer(self):
+        """Made when training begins: who only evaluates shall not pay for what PyTorch loads for it."""
+        return self.torch.optim.SGD(self.parameters, lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-4)
 
     def tensor(self, array: numpy.ndarray):
         """A copy of an array, in this contender's layout where it is an image or a filter."""
