@@ -88,6 +88,7 @@ class Torch:
         torch.set_num_threads(count)
         self.peer = Peer(Trace.load(Path(trace_file)), channels_last=channels_last)
         self.peer.check()
+        self.peer.trace.arrays.clear()  # the peer has its own copies
         images, labels = images_and_labels(batch_size, image_size)
         self.images, self.labels = self.peer.tensor(images), torch.from_numpy(labels)
         self.step: Callable[[], Any] = self.train_step if mode == "train" else self.eval_step
