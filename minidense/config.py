@@ -107,7 +107,7 @@ class TrainConfig:
                     f"{flag(f.name)} must be text, not empty, without zero bytes and writable as UTF-8, got {value!r}"
                 )
             if f.metadata["choices"] and value not in f.metadata["choices"]:
-                raise ConfigError(f"{flag(f.name)}: unknown {value!r}{_nearest(value, f.metadata['choices'])}")
+                raise ConfigError(f"{flag(f.name)}: unknown {value!r}{nearest(value, f.metadata['choices'])}")
         for name in ("epochs", "batch_size", "limit_train", "limit_test", "threads"):
             value = getattr(self, name)
             if value is not None and not 1 <= value <= MOST:
@@ -171,7 +171,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
     known = [f.name for f in fields(TrainConfig)]
     for key in settings:
         if key not in known:
-            raise ConfigError(f"--config {path}: unknown setting {key!r}{_nearest(key, known)}")
+            raise ConfigError(f"--config {path}: unknown setting {key!r}{nearest(key, known)}")
     return settings
 
 
@@ -192,12 +192,12 @@ def parse(argv: Sequence[str] | None = None) -> CommandLine:
     given = vars(_parser().parse_args(argv))
     resume, preset, file = given.pop("resume", None), given.pop("preset", None), given.pop("config", None)
     if preset is not None and preset not in PRESETS:
-        raise ConfigError(f"--preset: unknown {preset!r}{_nearest(preset, PRESETS)}")
+        raise ConfigError(f"--preset: unknown {preset!r}{nearest(preset, PRESETS)}")
     settings = {**(PRESETS[preset] if preset else {}), **(read_toml(file) if file else {}), **given}
     return CommandLine(settings, resume)
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """argparse that says what is wrong in one line and leaves the usage to --help."""
 
     def error(self, message: str) -> NoReturn:
@@ -210,7 +210,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="python -m minidense.train",
         usage="python -m minidense.train [options]",
         description="Train a DenseNet, by default as in the paper: DenseNet-BC (L = 100, k = 12) on CIFAR-10, 300 epochs.",
@@ -248,11 +248,11 @@ def _parser() -> argparse.ArgumentParser:
             group.add_argument(flag(f.name), action=argparse.BooleanOptionalAction, help=text + shown)
         else:
             metavar = meta["unit"] or "|".join(meta["choices"])
-            group.add_argument(flag(f.name), type=_reader(meta["kind"]), metavar=metavar, help=text + shown)
+            group.add_argument(flag(f.name), type=reader(meta["kind"]), metavar=metavar, help=text + shown)
     return parser
 
 
-def _reader(kind):
+def reader(kind):
     """int and float that say what they wanted."""
 
     def read(text):
@@ -270,7 +270,7 @@ def _shown(value):
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
 
 
-def _nearest(value, known) -> str:
+def nearest(value, known) -> str:
     near = difflib.get_close_matches(str(value), list(known), n=1)
     return f"; did you mean {near[0]}?" if near else f"; choose one of {', '.join(known)}"
 

@@ -24,6 +24,7 @@ FLOORS = {
     "schedule": 4,
     "models": 5,
     "data": 5,
+    "bench": 6,
     "checkpoint": 6,
     "config": 6,
     "fast": 6,
@@ -33,8 +34,10 @@ FLOORS = {
     "run_folder": 6,
     "train": 6,
     "__init__": 7,
+    "__main__": 7,
+    "cli": 7,
 }
-OPTIONAL = {"cupy", "matplotlib"}  # may be imported inside functions, and only there
+OPTIONAL = {"cupy", "matplotlib", "torch"}  # may be imported inside functions, and only there
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 

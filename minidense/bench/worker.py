@@ -1,0 +1,185 @@
+"""One contender in a process of its own: python -m minidense.bench.worker reads commands and answers, one JSON line each.
+
+What it prints otherwise goes to standard error, so that nothing comes between the answers. It ends with its input.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import math
+import os
+import sys
+import time
+import tracemalloc
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy
+
+from .. import functional as F
+from ..errors import MinidenseError
+from ..optim import SGD
+from ..tensor import Tensor, no_grad
+from ..threads import threads
+from .peer import Peer
+from .trace import Trace, trace
+from .work import build, images_and_labels
+
+if sys.platform != "win32":
+    import resource
+
+MATRIX_SIZE = 1536
+
+
+def peak_bytes() -> int | None:
+    """The most memory this process ever had in use; None where the system does not say."""
+    if sys.platform == "win32":
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak  # bytes on macOS, kB on Linux
+
+
+class Ours:
+    """minidense at work on one model."""
+
+    def __init__(self, model: str, batch_size: int, image_size: int, mode: str):
+        images, self.labels = images_and_labels(batch_size, image_size)
+        self.images = Tensor(images)
+        self.model = build(model).train(mode == "train")
+        self.optimizer = SGD(self.model.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-4)
+        self.step: Callable[[], Any] = self.train_step if mode == "train" else self.eval_step
+
+    def loss(self) -> Tensor:
+        return F.cross_entropy(self.model(self.images), self.labels)
+
+    def train_step(self) -> float:
+        loss = self.loss()
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return loss.item()
+
+    def eval_step(self) -> None:
+        with no_grad():
+            self.model(self.images)
+
+    def kept_bytes(self) -> int:
+        """What a forward pass leaves in memory for the backward pass, by NumPy's own account."""
+        gc.collect()
+        tracemalloc.start()
+        loss = self.loss()
+        gc.collect()
+        arrays = tracemalloc.DomainFilter(inclusive=True, domain=numpy.lib.tracemalloc_domain)
+        kept = sum(part.size for part in tracemalloc.take_snapshot().filter_traces([arrays]).traces)
+        tracemalloc.stop()
+        del loss
+        return kept
+
+
+class Torch:
+    """PyTorch at the same work."""
+
+    def __init__(self, trace_file: str, batch_size: int, image_size: int, mode: str, channels_last: bool, count: int):
+        import torch
+
+        torch.set_num_threads(count)
+        self.peer = Peer(Trace.load(Path(trace_file)), channels_last=channels_last)
+        self.peer.check()
+        self.peer.trace.arrays.clear()  # the peer has its own copies
+        images, labels = images_and_labels(batch_size, image_size)
+        self.images, self.labels = self.peer.tensor(images), torch.from_numpy(labels)
+        self.step: Callable[[], Any] = self.train_step if mode == "train" else self.eval_step
+
+    def train_step(self) -> float:
+        return self.peer.train_step(self.images, self.labels)
+
+    def eval_step(self) -> None:
+        self.peer.eval_step(self.images)
+
+
+class Matrices:
+    """The yardstick: large square matrix products in float32."""
+
+    def __init__(self):
+        rng = numpy.random.default_rng(0)
+        self.a, self.b = (rng.standard_normal((MATRIX_SIZE, MATRIX_SIZE), numpy.float32) for _ in range(2))
+        self.product = self.a @ self.b
+
+    def step(self) -> None:
+        numpy.matmul(self.a, self.b, out=self.product)
+
+
+class Worker:
+    """The commands; each takes what its JSON line says and returns what is answered."""
+
+    contender: Ours | Torch | Matrices
+
+    def __init__(self):
+        self.inside = ExitStack()
+
+    def trace(self, *, model: str, image_size: int, file: str) -> dict[str, Any]:
+        found = trace(build(model), image_size)
+        found.save(Path(file))
+        return {
+            "parameters": found.parameter_count,
+            "multiply_adds": {mode: found.multiply_adds(mode) for mode in ("train", "eval")},
+        }
+
+    def prepare(self, *, contender: str, threads: int, **settings: Any) -> dict[str, Any]:
+        before = peak_bytes()
+        if contender == "torch":
+            self.contender = Torch(**settings, count=threads)
+            return {"bytes_before": before, "version": self.contender.peer.torch.__version__}
+        self.inside.enter_context(limited(threads))
+        self.contender = Ours(**settings) if contender == "minidense" else Matrices()
+        return {"bytes_before": before}
+
+    def warm_up(self) -> dict[str, Any]:
+        for _ in range(2):
+            self.contender.step()
+        return {}
+
+    def measure(self, *, seconds: float) -> dict[str, Any]:
+        """Steps until so much time is up."""
+        gc.collect()
+        steps, cpu_start, start = 0, time.process_time(), time.perf_counter()
+        while True:
+            loss = self.contender.step()
+            steps, spent = steps + 1, time.perf_counter() - start
+            if spent >= seconds:
+                finite = loss is not None and math.isfinite(loss)
+                cpu_seconds = time.process_time() - cpu_start
+                return {"steps": steps, "seconds": spent, "cpu_seconds": cpu_seconds, "loss": loss if finite else None}
+
+    def peak(self) -> dict[str, Any]:
+        return {"bytes": peak_bytes()}
+
+    def kept(self) -> dict[str, Any]:
+        assert isinstance(self.contender, Ours)
+        return {"bytes": self.contender.kept_bytes()}
+
+
+limited = threads  # the commands have an argument of that name
+
+
+def main() -> None:
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    sys.stdout = sys.stderr
+    worker = Worker()
+    with worker.inside:
+        for line in sys.stdin:
+            command = json.loads(line)
+            try:
+                answer = getattr(worker, command.pop("do"))(**command)
+            except MinidenseError as error:
+                answer = {"refused": str(error)}
+            except Exception as error:  # noqa: BLE001  whatever it is, the one who asked says it
+                answer = {"failed": f"{type(error).__name__}: {error}"}
+            print(json.dumps(answer), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()

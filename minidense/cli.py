@@ -1,0 +1,37 @@
+"""The command minidense: train and bench under one name."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from . import bench, train
+from .config import Parser, nearest
+from .train import DONE, WRONG_COMMAND_LINE
+from .version import __version__
+
+COMMANDS = {
+    "train": (train.main, "train a DenseNet; what python -m minidense.train does"),
+    "bench": (bench.main, "measure speed and memory, alone or beside PyTorch"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Hand what follows the command to it; returns its exit code. 2 for a wrong command line."""
+    command, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    if command in COMMANDS:
+        return COMMANDS[command][0](rest)
+    parser = Parser(
+        prog="minidense",
+        usage="minidense COMMAND [options]",
+        description="Deep learning from first principles: the whole DenseNet story in one small package.",
+        epilog="\n".join(["commands:", *(f"  {name:8}{text}" for name, (_, text) in COMMANDS.items())])
+        + "\n\nminidense COMMAND --help says more about one of them.",
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, width=120),
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"minidense {__version__}")
+    if command.startswith("-"):
+        parser.parse_args([command])
+        return DONE
+    print(f"minidense: unknown command {command!r}{nearest(command, COMMANDS)}", file=sys.stderr)
+    return WRONG_COMMAND_LINE
