@@ -93,7 +93,7 @@ def rows(result: dict[str, Any], first: dict[str, Any]) -> str:
         if versus and os.environ.get("OMP_WAIT_POLICY", "").lower() != "passive":
             lines.append(
                 "  They slow PyTorch's threads, which wait actively, most of all: this ratio says nothing. "
-                "OMP_WAIT_POLICY=passive helps."
+                "OMP_WAIT_POLICY=passive helps a little."
             )
     return "\n".join(lines)
 
