@@ -197,11 +197,11 @@ def contest(
 def timed(one: Worker) -> dict[str, Any]:
     """One round, and the processor time that programs other than the worker took meanwhile (Linux; else None)."""
     time.sleep(SETTLING_SECONDS)
-    before = busy_seconds()
+    start, before = time.perf_counter(), busy_seconds()
     answer = one.ask("measure", seconds=ROUND_SECONDS)
-    after = busy_seconds()
-    others = None if before is None or after is None else max(after - before - answer["cpu_seconds"], 0.0)
-    return {**answer, "others_cpu_seconds": others}
+    after, waited = busy_seconds(), time.perf_counter() - start
+    others = None if before is None or after is None else after - before - answer["cpu_seconds"]
+    return {**answer, "seconds_until_answer": waited, "others_cpu_seconds": others}
 
 
 def busy_seconds() -> float | None:
@@ -218,7 +218,8 @@ def other_cores(rounds: list[dict[str, Any]]) -> float | None:
     """How many cores other programs kept busy, on average."""
     if any(r["others_cpu_seconds"] is None for r in rounds):
         return None
-    return sum(r["others_cpu_seconds"] for r in rounds) / sum(r["seconds"] for r in rounds)
+    others = sum(r["others_cpu_seconds"] for r in rounds) / sum(r["seconds_until_answer"] for r in rounds)
+    return max(others, 0.0)  # the system counts in hundredths of a second, a little more or less than there was
 
 
 def compared(contenders: dict[str, Any]) -> dict[str, Any]:

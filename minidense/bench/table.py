@@ -90,10 +90,9 @@ def rows(result: dict[str, Any], first: dict[str, Any]) -> str:
         )
     if (others := result["cores_of_other_programs"] or 0) > BUSY:
         lines.append(f"  Other programs kept {others:.1f} cores busy meanwhile: measure again on a quiet machine.")
-        if versus and os.environ.get("OMP_WAIT_POLICY", "").lower() != "passive":
+        if versus:
             lines.append(
-                "  They slow PyTorch's threads, which wait actively, most of all: this ratio says nothing. "
-                "OMP_WAIT_POLICY=passive helps."
+                "  PyTorch's threads wait actively and suffer most, so this ratio says nothing; see benchmarks/README.md."
             )
     return "\n".join(lines)
 
