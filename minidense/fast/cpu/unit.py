@@ -132,13 +132,12 @@ class Unit:
     def backward(self, x, dy, piece, result, sums, dx):
         """dL/dx into dx (C, P), as if mean and variance did not depend on x (C, n, H·W); dy (F, n, H'·W')."""
         t = self.below(x)
-        bits = t.view(f"i{t.itemsize}")
-        active = scratch("active", t.shape, bits.dtype)
-        numpy.right_shift(bits, 8 * t.itemsize - 1, out=active)  # the sign in every bit: −1 where active, 0 elsewhere
-        numpy.bitwise_and(bits, active, out=bits)  # now t = −ρ
+        numpy.minimum(t, zeros(t.shape, t.dtype), out=t)  # −ρ
         self.convolution.backward(t, dy, piece, result, sums.weight, dx)
-        dx_bits = dx.view(bits.dtype)
-        numpy.bitwise_and(dx_bits, active, out=dx_bits)
+        # The sign of −ρ in all its bits is a mask: ones where x is active, zeros elsewhere.
+        mask, bits = t.view(f"i{t.itemsize}"), dx.view(f"i{t.itemsize}")
+        numpy.right_shift(mask, 8 * t.itemsize - 1, out=mask)
+        numpy.bitwise_and(bits, mask, out=bits)
         numpy.add(sums.dx, numpy.matmul(dx, filled(1, piece.pixels, x.dtype)), out=sums.dx)
         for i, row in enumerate(self.far):
             sums.far[i] += dx[row] @ (x[row].reshape(-1) - x.dtype.type(self.mean[row]))
