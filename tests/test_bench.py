@@ -348,6 +348,26 @@ def test_a_worker_that_dies_gives_one_line(capsys, monkeypatch):
     assert "minidense at densenet_13_8 died during 'measure': killed by signal 9" in said
 
 
+def test_a_worker_runs_the_code_that_runs_here(tmp_path, monkeypatch):
+    """Not what happens to lie in the current folder: with two checkouts, the wrong one would be measured."""
+    (tmp_path / "minidense" / "bench").mkdir(parents=True)
+    for file in ("__init__.py", "bench/__init__.py", "bench/worker.py"):
+        (tmp_path / "minidense" / file).write_text("raise SystemExit('the wrong minidense')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [folder for folder in sys.path if folder])
+    with contest.worker("anybody") as anybody:
+        assert "bytes" in anybody.ask("peak")
+
+
+def test_what_libraries_print_does_not_come_between_the_answers():
+    """Python's print and C's printf both go elsewhere; only the answers reach standard output."""
+    code = "import os, minidense.bench.worker as w; w.peak_bytes = lambda: print('p') or os.write(1, b'c\\n'); w.main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], input='{"do": "peak"}\n', capture_output=True, text=True, timeout=60
+    )
+    assert (json.loads(done.stdout), sorted(done.stderr.split())) == ({"bytes": 2}, ["c", "p"])
+
+
 @pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="looks for processes in /proc, which is not here")
 def test_ctrl_c_leaves_nothing_running():
     process = subprocess.Popen(

@@ -41,11 +41,12 @@ class Worker:
         self.name = name
         self.complaints = tempfile.TemporaryFile()  # noqa: SIM115  closed by stop()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "minidense.bench.worker"],
+            # -P and our own search path: the worker measures the code that runs here, whatever lies in the current folder.
+            [sys.executable, "-P", "-m", "minidense.bench.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.complaints,
-            env={**os.environ, **(environment or {})},
+            env={**os.environ, "PYTHONPATH": search_path(), **(environment or {})},
             encoding="utf-8",
             start_new_session=True,  # Ctrl-C reaches us alone; we stop the workers
         )
@@ -94,6 +95,11 @@ class Worker:
             assert stream is not None
             with suppress(OSError):  # a command that was never read
                 stream.close()
+
+
+def search_path() -> str:
+    """Where this process finds its modules, in the words of PYTHONPATH."""
+    return os.pathsep.join(folder or os.getcwd() for folder in sys.path)
 
 
 @contextmanager

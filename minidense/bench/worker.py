@@ -168,6 +168,9 @@ limited = threads  # the commands have an argument of that name
 
 def main() -> None:
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(
+        sys.stderr.fileno(), sys.stdout.fileno()
+    )  # libraries in C print there without asking Python (ONEDNN_VERBOSE=1)
     sys.stdout = sys.stderr
     worker = Worker()
     with worker.inside:
