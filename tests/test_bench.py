@@ -359,6 +359,16 @@ def test_a_worker_runs_the_code_that_runs_here(tmp_path, monkeypatch):
         assert "bytes" in anybody.ask("peak")
 
 
+def test_the_peak_of_a_worker_is_its_own():
+    """Linux counts the starting process into ru_maxrss of what it starts."""
+    with contest.worker("small") as small:
+        alone = small.ask("peak")["bytes"]
+    ballast = np.ones(40_000_000)  # 320 MB
+    with contest.worker("small") as small:
+        assert small.ask("peak")["bytes"] == pytest.approx(alone, rel=0.2)
+    assert ballast.size
+
+
 def test_what_libraries_print_does_not_come_between_the_answers():
     """Python's print and C's printf both go elsewhere; only the answers reach standard output."""
     code = "import os, minidense.bench.worker as w; w.peak_bytes = lambda: print('p') or os.write(1, b'c\\n'); w.main()"
