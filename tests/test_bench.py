@@ -201,6 +201,34 @@ def test_other_work_is_refused():
         Peer(more).check()
 
 
+@needs_torch
+def test_other_work_is_refused_before_anything_is_measured(capsys, monkeypatch):
+    def asked(self, do, **arguments):
+        done.append(do)
+        if done.count("check") == 2:
+            raise ConfigError("not the same work")
+        return ask(self, do, **arguments)
+
+    done, ask = [], contest.Worker.ask
+    monkeypatch.setattr(contest.Worker, "ask", asked)
+    assert "not the same work" in complaint(
+        capsys, command.main, ["densenet_13_8", "densenet_bc_10_4", "--against", "torch"]
+    )
+    assert done == ["trace", "check", "trace", "check"]
+
+
+@needs_torch
+def test_what_only_the_check_needs_is_not_loaded_for_the_work(tmp_path):
+    """Its memory would be counted as PyTorch's."""
+    trace(Everything(), 15).save(tmp_path / "trace.npz")
+    loaded = Trace.load(tmp_path / "trace.npz", example=False)
+    assert {name.split()[0] for name in loaded.arrays} == {"parameter", "constant", "mean", "var"}
+    peer = Peer(loaded)
+    assert not loaded.arrays
+    images, _ = images_and_labels(3, 15)
+    assert peer.eval_step(peer.tensor(images)).shape == (3, 10)
+
+
 def test_a_reshape_across_images_is_refused():
     class Mixing(nn.Module):
         def __init__(self):

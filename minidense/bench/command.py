@@ -118,7 +118,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     }
     first: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="minidense-bench-") as folder, worker("matrix products") as matrices:
-        works = prepared(given.models, given.image_size, Path(folder))
+        works = prepared(given.models, given.image_size, Path(folder), against_torch=against_torch)
         matrices.ask("prepare", contender="matrices", threads=given.threads)
         matrices.ask("warm_up")
         print(heading(report["machine"], settings), HEAD, sep="\n\n", flush=True)

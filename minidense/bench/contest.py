@@ -122,13 +122,18 @@ class Work:
     multiply_adds: dict[str, int]
 
 
-def prepared(models: list[str], image_size: int, folder: Path) -> list[Work]:
-    """Trace every model, in a process of its own: neither we nor a contender shall have its memory."""
+def prepared(models: list[str], image_size: int, folder: Path, *, against_torch: bool) -> list[Work]:
+    """Trace every model and check its peer, in a process of its own: neither we nor a contender shall have its memory.
+
+    Raises ConfigError for the first model that cannot be measured, before any is.
+    """
     works = []
     with worker("tracing") as tracer:
         for number, model in enumerate(models):
             file = str(folder / f"{number}.npz")
             works.append(Work(model, file, **tracer.ask("trace", model=model, image_size=image_size, file=file)))
+            if against_torch:
+                tracer.ask("check", file=file)
     return works
 
 

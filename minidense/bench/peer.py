@@ -10,7 +10,7 @@ from typing import Any
 import numpy
 
 from ..errors import ConfigError
-from .trace import BATCH, Trace
+from .trace import BATCH, WORKING, Trace
 
 TOLERANCE = 1e-3  # of the largest logit: float32, in another order, through up to 250 layers
 # Nobody needs these results again for their own gradient, so a ReLU may write over them.
@@ -18,7 +18,7 @@ MAY_BE_OVERWRITTEN = {"Conv2d", "BatchNorm", "Linear", "Add"}
 
 
 class Peer:
-    """The traced model in PyTorch, with the same numbers.
+    """The traced model in PyTorch, with the same numbers. It takes the trace's arrays over, so that none is in memory twice.
 
     channels_last  lay images and filters out with their channels innermost
 
@@ -29,11 +29,10 @@ class Peer:
         import torch
 
         self.torch, self.trace, self.channels_last = torch, trace, channels_last
-        self.values = {
-            name: torch.nn.Parameter(self.tensor(array)) if name.startswith("parameter") else self.tensor(array)
-            for name, array in trace.arrays.items()
-            if name.split()[0] in ("parameter", "constant", "mean", "var", "mask")
-        }
+        self.values: dict[str, Any] = {}
+        for name in [name for name in trace.arrays if name.split()[0] in (*WORKING, "mask")]:
+            value = self.tensor(trace.arrays.pop(name))
+            self.values[name] = torch.nn.Parameter(value) if name.startswith("parameter") else value
         self.parameters = [value for name, value in self.values.items() if name.startswith("parameter")]
         self.training = True
         self.fixed_masks = False
@@ -45,11 +44,11 @@ class Peer:
         return self.torch.optim.SGD(self.parameters, lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-4)
 
     def tensor(self, array: numpy.ndarray):
-        """A copy of an array, in this contender's layout where it is an image or a filter."""
-        copy = self.torch.from_numpy(numpy.array(array))
-        if self.channels_last and copy.ndim == 4:
-            copy = copy.contiguous(memory_format=self.torch.channels_last)
-        return copy
+        """An array as a tensor: the same memory, but for a copy where an image or a filter needs this contender's layout."""
+        same = self.torch.from_numpy(array)
+        return (
+            same.contiguous(memory_format=self.torch.channels_last) if self.channels_last and same.ndim == 4 else same
+        )
 
     def compiled(self) -> list[tuple[Callable, list[str], str, list[str]]]:
         """(function, inputs, output, what is not needed after it) for each step."""

@@ -17,6 +17,12 @@ from ..tensor import Tensor, history, no_grad
 from .work import images_and_labels
 
 BATCH = 2  # images in the traced batch
+WORKING = (
+    "parameter",
+    "constant",
+    "mean",
+    "var",
+)  # arrays that the model works with; the others belong to the traced batch
 
 
 @dataclass
@@ -68,10 +74,12 @@ class Trace:
         numpy.savez(path, **everything)
 
     @classmethod
-    def load(cls, path: Path) -> Trace:
+    def load(cls, path: Path, *, example: bool = True) -> Trace:
+        """What ``save`` wrote; without the traced batch, its masks and its results where no example is wanted."""
         with numpy.load(path) as file:
-            arrays = dict(file)
-        header = json.loads(str(arrays.pop("header")))
+            header = json.loads(str(file["header"]))
+            names = [name for name in file.files if name != "header" and (example or name.split()[0] in WORKING)]
+            arrays = {name: file[name] for name in names}
         return cls([Step(**step) for step in header["steps"]], arrays, *header["counts"])
 
 
@@ -116,7 +124,7 @@ def trace(model: Module, image_size: int) -> Trace:
         found.steps.append(step)
         if isinstance(op, Dropout):
             found.arrays[f"mask of {step.output}"] = op.mask
-    found.arrays |= {name: leaf.data for leaf, name in leaves.items()}
+    found.arrays |= {name: leaf.data.copy() for leaf, name in leaves.items()}
     return found
 
 

@@ -91,9 +91,7 @@ class Torch:
         import torch
 
         torch.set_num_threads(count)
-        self.peer = Peer(Trace.load(Path(trace_file)), channels_last=channels_last)
-        self.peer.check()
-        self.peer.trace.arrays.clear()  # the peer has its own copies
+        self.peer = Peer(Trace.load(Path(trace_file), example=False), channels_last=channels_last)
         images, labels = images_and_labels(batch_size, image_size)
         self.images, self.labels = self.peer.tensor(images), torch.from_numpy(labels)
         self.step: Callable[[], Any] = self.train_step if mode == "train" else self.eval_step
@@ -132,6 +130,12 @@ class Worker:
             "parameters": found.parameter_count,
             "multiply_adds": {mode: found.multiply_adds(mode) for mode in ("train", "eval")},
         }
+
+    def check(self, *, file: str) -> dict[str, Any]:
+        """Refuse a model that PyTorch would not do the same work for, in either layout."""
+        for channels_last in (False, True):
+            Peer(Trace.load(Path(file)), channels_last=channels_last).check()
+        return {}
 
     def prepare(self, *, contender: str, threads: int, **settings: Any) -> dict[str, Any]:
         before = peak_bytes()
