@@ -242,6 +242,7 @@ def compared(contenders: dict[str, Any]) -> dict[str, Any]:
     return {
         "layout": better,
         "speed_ratio": ours["images_per_second"] / theirs["images_per_second"],
+        "speed_ratio_median_of_rounds": statistics.median(ratios),
         "speed_ratio_range": [min(ratios), max(ratios)],
         "speed_ratios": ratios,
         "memory_ratio": ours["peak_bytes"] / theirs["peak_bytes"] if ours["peak_bytes"] else None,

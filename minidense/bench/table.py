@@ -86,7 +86,7 @@ def rows(result: dict[str, Any], first: dict[str, Any]) -> str:
         memory = f"; peak memory ×{versus['memory_ratio']:.2f}" if versus["memory_ratio"] else ""
         lines.append(
             f"  {MINIDENSE} / {versus['layout']}: speed ×{versus['speed_ratio']:.2f} "
-            f"(rounds ×{low:.2f} – ×{high:.2f}){memory}"
+            f"(rounds ×{low:.2f} – ×{high:.2f}, median ×{versus['speed_ratio_median_of_rounds']:.2f}){memory}"
         )
     if (others := result["cores_of_other_programs"] or 0) > BUSY:
         lines.append(f"  Other programs kept {others:.1f} cores busy meanwhile: measure again on a quiet machine.")
