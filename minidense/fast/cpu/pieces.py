@@ -59,10 +59,13 @@ class Piece(NamedTuple):
 
 
 def pieces_of(shape: tuple[int, ...], channels: int) -> list[Piece]:
-    """The pieces of a batch (N, C, H, W) to which `channels` channels are done at a time; at least four where there are four images."""
+    """The pieces of a batch (N, C, H, W) to which `channels` channels are done at a time.
+
+    At least four where there are four images, or two where four would be shorter than PIXELS[0].
+    """
     n, _, h, w = shape
     pixels = min(max(PIXELS[0], VALUES // channels), PIXELS[1])
-    images = max(1, min(pixels // (h * w), n // 4))
+    images = max(1, min(pixels // (h * w), max(n // 4, min(n // 2, PIXELS[0] // (h * w)))))
     images = 1 << (
         images.bit_length() - 1
     )  # batches are powers of two as a rule, and then all threads get equally much

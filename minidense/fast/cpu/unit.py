@@ -149,12 +149,12 @@ class Unit:
         Also sets s·dγ and s·dβ, for the part that normalising takes from dx.
         """
         total = Sums(*(sum(parts) for parts in zip(*sums, strict=True)))
-        dweight = self.convolution.dweight(total.weight) * -abs(self.s)[:, None, None]
+        dweight = self.convolution.dweight(total.weight) * -abs(self.s).astype(self.dtype)[:, None, None]
         dbeta = total.dx / self.s
-        dgamma = ((self.weight * dweight).sum((0, 2, 3)) - self.beta * dbeta) / self.used_gamma
+        dgamma = ((self.weight * dweight).sum((0, 2, 3), dtype=numpy.float64) - self.beta * dbeta) / self.used_gamma
         dgamma[self.far] = total.far / self.used_gamma[self.far]
         self.s_dbeta, self.s_dgamma = self.s * dbeta, self.s * dgamma
-        return dgamma.astype(self.dtype), dbeta.astype(self.dtype), dweight.astype(self.dtype)
+        return dgamma.astype(self.dtype), dbeta.astype(self.dtype), dweight
 
 
 def repeated(v, pixels, dtype, room=None):
