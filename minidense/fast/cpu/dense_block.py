@@ -41,7 +41,9 @@ class DenseBlock(Op):
         self.growth = units[-1].outputs
         self.channels = self.c0 + len(self.layers) * self.growth
         self.m, self.dtype = n * h * w, x.dtype
-        self.pieces = pieces_of(x.shape, (self.c0 + self.channels) // 2)
+        self.pieces = pieces_of(
+            x.shape, (self.c0 + self.channels) // 4
+        )  # longer than elsewhere: a layer's steps are many
         self.longest = max(piece.pixels for piece in self.pieces)
         self.features = empty_pieces(self.channels, self.pieces, self.dtype)
         self.made = [None] * len(self.layers)  # what each layer's 1×1 convolution made, piece by piece
@@ -62,18 +64,19 @@ class DenseBlock(Op):
             piece.rows(old)[...] = piece.of(x)
             return moments.of_rows(old)
 
+        rooms = self.rooms()
         self.mean, self.var, self.inv_std = (numpy.empty(self.channels) for _ in range(3))
         self.learn(slice(0, self.c0), in_pieces(load, self.pieces))
         for i, units in enumerate(self.units):
             c = self.c0 + i * self.growth
             units[0].fold(self.mean[:c], self.inv_std[:c])
-            units[0].prepare_forward(self.longest, shifted=self.may_shift(i))
+            units[0].prepare_forward(self.longest, shifted=self.may_shift(i), room=rooms[0])
             self.batch_moments.append((self.mean[:c], self.var[:c]))
             if self.bottleneck:
                 self.made[i] = self.space_for_made(i)
                 mean, var = moments.merge(in_pieces(self.first_half(i), self.pieces, last_first=True))
                 units[1].fold(mean, 1 / numpy.sqrt(var + self.layers[i].norm2.eps))
-                units[1].prepare_forward(self.longest)
+                units[1].prepare_forward(self.longest, room=rooms[1])
                 self.batch_moments.append((mean + units[0].offset, var))  # norm2 itself does not mind an offset
             self.learn(slice(c, c + self.growth), in_pieces(self.second_half(i), self.pieces))
             for unit in units:
@@ -105,6 +108,11 @@ class DenseBlock(Op):
     def may_shift(self, number):
         """A constant that the 1×1 convolution leaves out does no harm to norm2, but dropout between them would see it."""
         return self.bottleneck and self.masks[number] == (None, None)
+
+    def rooms(self):
+        """Memory for the thresholds of a layer's first and second half, for all layers in turn: fresh pages cost more than filling them."""
+        sizes = [max(unit.channels for unit in half) * self.longest for half in zip(*self.units, strict=True)]
+        return [numpy.empty(size, self.dtype) for size in sizes]
 
     def first_half(self, number):
         """BN-ReLU-Conv1×1 of a layer: everything before it to 4k channels."""
@@ -171,12 +179,13 @@ class DenseBlock(Op):
 
         with single_threaded_blas():
             in_pieces(load, self.pieces)
+            rooms = self.rooms()
             if self.bottleneck:
                 dmade = empty_pieces(self.units[0][0].outputs, self.pieces, self.dtype)
             for number in reversed(range(len(self.layers))):
                 first, last = self.units[number][0], self.units[number][-1]
-                for unit in self.units[number]:
-                    unit.prepare_backward(self.longest)
+                for unit, room in zip(self.units[number], rooms, strict=False):
+                    unit.prepare_backward(self.longest, room=room)
                 if self.bottleneck:
                     dlast = last.gradients(
                         shared_out(self.back_to_made(number, dmade), self.pieces, last.new_sums, last_first=True)

@@ -176,7 +176,7 @@ def transitions():
 
 def image_batch(rng, dtype, **options):
     """A batch of more than per_image.WORTHWHILE values, and options."""
-    return [tensor(rng, dtype, 21, 5, 26, 25)], options
+    return [tensor(rng, dtype, 21, 5, 200, 201)], options
 
 
 def pooling(rng, dtype, *, kernel, **options):

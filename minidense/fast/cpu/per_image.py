@@ -11,7 +11,7 @@ from ...threads import in_parallel
 from . import examples
 from .pieces import on_cpu, shares_of
 
-WORTHWHILE = 1 << 16  # values; below this, handing out the work costs more than it saves
+WORTHWHILE = 1 << 22  # values; below this, handing out the work costs more than it saves
 
 
 class PerImage(Op):

@@ -14,7 +14,7 @@ from ...threads import in_parallel, scratch
 # A piece is long enough that handing over the interpreter between its steps does not show, and short enough for the caches.
 VALUES = 1 << 18
 PIXELS = 512, 8192  # at least and at most
-SHARES = 16  # work is dealt out in at most so many shares, however many threads there are: sums come out the same
+SHARES = 32  # work is dealt out in at most so many shares, however many threads there are: sums come out the same
 
 
 class Piece(NamedTuple):
@@ -59,10 +59,16 @@ class Piece(NamedTuple):
 
 
 def pieces_of(shape: tuple[int, ...], channels: int) -> list[Piece]:
-    """The pieces of a batch (N, C, H, W) to which `channels` channels are done at a time; at least four where there are four images."""
+    """The pieces of a batch (N, C, H, W) to which `channels` channels are done at a time.
+
+    At least four where there are four images, or two where four would be shorter than PIXELS[0].
+    """
     n, _, h, w = shape
     pixels = min(max(PIXELS[0], VALUES // channels), PIXELS[1])
-    images = max(1, min(pixels // (h * w), n // 4))
+    images = max(1, min(pixels // (h * w), max(n // 4, min(n // 2, PIXELS[0] // (h * w)))))
+    images = 1 << (
+        images.bit_length() - 1
+    )  # batches are powers of two as a rule, and then all threads get equally much
     return [Piece(start, min(start + images, n), h, w) for start in range(0, n, images)]
 
 
@@ -74,7 +80,9 @@ def result_of(piece: Piece, weight_shape: tuple[int, ...], stride: int, padding:
 
 def empty_pieces(channels: int, pieces: Sequence[Piece], dtype) -> list[numpy.ndarray]:
     """One array (C, n·H·W) a piece."""
-    return [numpy.empty((channels, piece.pixels), dtype) for piece in pieces]
+    ends = numpy.cumsum([channels * piece.pixels for piece in pieces])
+    parts = numpy.split(numpy.empty(ends[-1], dtype), ends[:-1])
+    return [part.reshape(channels, -1) for part in parts]
 
 
 def in_pieces(work: Callable[[int, Piece], Any], pieces: Sequence[Piece], *, last_first: bool = False) -> list:

@@ -58,11 +58,12 @@ class Unit:
         self.falling = numpy.flatnonzero(self.s < 0)
         self.far = numpy.flatnonzero(abs(beta) > FAR * abs(gamma))
 
-    def prepare_forward(self, pixels, *, shifted=False):
+    def prepare_forward(self, pixels, *, shifted=False, room=None):
         """Write out what every piece of up to so many pixels will read.
 
         shifted  a 1×1 convolution may leave out a constant for each filter, which ``offset`` (F,) then holds: half the passes over
                  x, but only where the constant is no larger than what it is added to
+        room     memory for the thresholds, at least C·P values; by default new
         """
         dead = numpy.isinf(self.theta)
         s, theta = numpy.where(dead, 0, self.s), numpy.where(dead, 0, self.theta).astype(self.dtype)
@@ -72,16 +73,16 @@ class Unit:
             # s·(clipped(x) − θ) = |s|·ρ for either sign of s, and the part with θ is the same for all pixels.
             folded = self.scaled(s)
             self.offset = -(folded[:, :, 0, 0].astype(numpy.float64) @ theta)
-            self.thresholds = repeated(theta, pixels, self.dtype)
+            self.thresholds = repeated(theta, pixels, self.dtype, room)
         else:
             folded = self.scaled(-abs(self.s))
             self.offset = numpy.zeros(self.outputs)
-            self.thresholds = repeated(self.theta, pixels, self.dtype)
+            self.thresholds = repeated(self.theta, pixels, self.dtype, room)
         self.convolution = self.way(folded)
 
-    def prepare_backward(self, pixels):
-        """Write out what backward will read."""
-        self.thresholds = repeated(self.theta, pixels, self.dtype)
+    def prepare_backward(self, pixels, *, room=None):
+        """Write out what backward will read, see prepare_forward."""
+        self.thresholds = repeated(self.theta, pixels, self.dtype, room)
         self.convolution = self.way(self.scaled(self.s))
 
     def scaled(self, s):
@@ -148,17 +149,18 @@ class Unit:
         Also sets s·dγ and s·dβ, for the part that normalising takes from dx.
         """
         total = Sums(*(sum(parts) for parts in zip(*sums, strict=True)))
-        dweight = self.convolution.dweight(total.weight) * -abs(self.s)[:, None, None]
+        dweight = self.convolution.dweight(total.weight) * -abs(self.s).astype(self.dtype)[:, None, None]
         dbeta = total.dx / self.s
-        dgamma = ((self.weight * dweight).sum((0, 2, 3)) - self.beta * dbeta) / self.used_gamma
+        dgamma = ((self.weight * dweight).sum((0, 2, 3), dtype=numpy.float64) - self.beta * dbeta) / self.used_gamma
         dgamma[self.far] = total.far / self.used_gamma[self.far]
         self.s_dbeta, self.s_dgamma = self.s * dbeta, self.s * dgamma
-        return dgamma.astype(self.dtype), dbeta.astype(self.dtype), dweight.astype(self.dtype)
+        return dgamma.astype(self.dtype), dbeta.astype(self.dtype), dweight
 
 
-def repeated(v, pixels, dtype):
+def repeated(v, pixels, dtype, room=None):
     """(C,) as a matrix (C, P) of equal columns, written out: NumPy adds whole arrays twice as fast as it repeats a column."""
-    full = numpy.empty((len(v), pixels), dtype)
+    size = len(v) * pixels
+    full = (numpy.empty(size, dtype) if room is None else room[:size]).reshape(len(v), pixels)
     full[...] = v[:, None]
     return full
 
