@@ -47,6 +47,13 @@ def peak_bytes() -> int | None:
     return peak if sys.platform == "darwin" else 1024 * peak  # bytes on macOS, kB on Linux
 
 
+def array_bytes() -> int:
+    """NumPy's arrays alive now and made since tracemalloc began."""
+    gc.collect()
+    arrays = tracemalloc.DomainFilter(inclusive=True, domain=numpy.lib.tracemalloc_domain)
+    return sum(part.size for part in tracemalloc.take_snapshot().filter_traces([arrays]).traces)
+
+
 class Ours:
     """minidense at work on one model."""
 
@@ -72,15 +79,16 @@ class Ours:
             self.model(self.images)
 
     def kept_bytes(self) -> int:
-        """What a forward pass leaves in memory for the backward pass, by NumPy's own account."""
-        gc.collect()
+        """What a forward pass leaves in memory for the backward pass, by NumPy's own account.
+
+        It is what goes when the graph goes: working memory that a thread happens to need for the first time stays.
+        """
         tracemalloc.start()
         loss = self.loss()
-        gc.collect()
-        arrays = tracemalloc.DomainFilter(inclusive=True, domain=numpy.lib.tracemalloc_domain)
-        kept = sum(part.size for part in tracemalloc.take_snapshot().filter_traces([arrays]).traces)
-        tracemalloc.stop()
+        with_graph = array_bytes()
         del loss
+        kept = with_graph - array_bytes()
+        tracemalloc.stop()
         return kept
 
 
@@ -138,10 +146,13 @@ class Worker:
         return {}
 
     def prepare(self, *, contender: str, threads: int, **settings: Any) -> dict[str, Any]:
-        before = peak_bytes()
         if contender == "torch":
+            import torch
+
+            before = peak_bytes()
             self.contender = Torch(**settings, count=threads)
-            return {"bytes_before": before, "version": self.contender.peer.torch.__version__}
+            return {"bytes_before": before, "version": torch.__version__}
+        before = peak_bytes()
         self.inside.enter_context(limited(threads))
         self.contender = Ours(**settings) if contender == "minidense" else Matrices()
         return {"bytes_before": before}
