@@ -53,7 +53,14 @@ class TimedNumPy:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in (("batch-size", 32), ("size", 32), ("layers", 16), ("channels", 24), ("growth-rate", 12), ("threads", 1)):
+    for name, default in (
+        ("batch-size", 32),
+        ("size", 32),
+        ("layers", 16),
+        ("channels", 24),
+        ("growth-rate", 12),
+        ("threads", 1),
+    ):
         parser.add_argument(f"--{name}", type=int, default=default)
     options = parser.parse_args()
     n, c, k = options.batch_size, options.channels, options.growth_rate

@@ -47,6 +47,9 @@ def peak_bytes() -> int | None:
     return peak if sys.platform == "darwin" else 1024 * peak  # bytes on macOS, kB on Linux
 
 
+limited = threads  # the commands have an argument of that name
+
+
 def array_bytes() -> int:
     """NumPy's arrays alive now and made since tracemalloc began."""
     gc.collect()
@@ -181,9 +184,6 @@ class Worker:
     def kept(self) -> dict[str, Any]:
         assert isinstance(self.contender, Ours)
         return {"bytes": self.contender.kept_bytes()}
-
-
-limited = threads  # the commands have an argument of that name
 
 
 def main() -> None:
