@@ -156,6 +156,15 @@ def _pool(workers: int) -> ThreadPoolExecutor:
     return _Settings.pool
 
 
+def _forget_pool() -> None:
+    """A forked process has none of its parent's threads."""
+    _Settings.pool, _Settings.pool_size, _Settings.lock = None, 0, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_pool)
+
+
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

@@ -1,5 +1,7 @@
 """Every twin against its definition: results, all gradients, and what it leaves in running statistics."""
 
+import importlib
+import os
 import threading
 import zlib
 
@@ -197,6 +199,29 @@ def test_a_subclassed_layer_runs_as_it_is_written():
     np.testing.assert_allclose(dense_block(x, [layer]).data, expected, rtol=0, atol=1e-5)
 
 
+def test_a_layer_that_was_rebuilt_runs_as_it_is():
+    """A bias, another stride or another width: not what the twin was made for."""
+    for change in ("bias", "stride", "width"):
+        block = importlib.import_module("minidense.models.densenet")
+        layers = [block.BottleneckLayer(4, 2, 0.0), block.BottleneckLayer(6, 2, 0.0)]
+        if change == "bias":
+            layers[1].conv2 = md.nn.Conv2d(8, 2, 3, padding=1)
+        elif change == "stride":
+            layers[0].conv1.stride = 2
+        else:
+            layers[1].conv2 = md.nn.Conv2d(8, 3, 3, padding=1, bias=False)
+        x = md.Tensor(np.ones((2, 4, 6, 6), np.float32))
+        assert not any(twin.fits(x, layers) for twin in block.dense_block.fast_paths), change
+
+
+def test_a_single_value_a_channel_is_refused_as_by_the_definition():
+    model = create("densenet_bc_10_4")
+    before = model.state_dict()
+    with pytest.raises(md.ShapeError, match="no variance"):
+        model.features.denseblock1(md.Tensor(np.ones((1, 8, 1, 1), np.float32)))
+    assert all(np.array_equal(before[name], array) for name, array in model.state_dict().items())
+
+
 # -- threads --------------------------------------------------------------------------------------------------------
 
 
@@ -251,6 +276,17 @@ def test_parallel_work_inside_parallel_work_does_not_wait_for_itself():
 def test_threads_keep_numpys_error_settings():
     with threads.threads(2), np.errstate(over="ignore"):
         threads.in_parallel(lambda i: np.float32(1e38) * np.array([i + 10], np.float32), range(8))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # Python 3.12 on warns of fork beside threads
+def test_a_forked_process_computes_too():
+    with threads.threads(2):
+        threads.in_parallel(abs, [-1, -2, -3])
+        child = os.fork()
+        if child == 0:
+            os._exit(threads.in_parallel(abs, [-1, -2, -3]) != [1, 2, 3])
+        assert os.waitpid(child, 0)[1] == 0
 
 
 @pytest.mark.parametrize("text", ["0", "two", "-1", "1.5", "²", "99999"])

@@ -65,7 +65,7 @@ class ConvInPieces(Op):
 
 def fits(x, weight, bias=None, *, stride=1, padding=0):
     """On the CPU, in float32 or float64."""
-    return all(on_cpu(t) for t in (x, weight, bias) if t is not None)
+    return all(on_cpu(t) for t in (x, weight, bias) if t is not None) and x.size > 0
 
 
 @fast_path(F.conv2d, fits=fits, examples=examples.convolutions)

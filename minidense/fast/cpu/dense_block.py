@@ -8,7 +8,9 @@ import itertools
 import numpy
 
 from ...models.densenet import BottleneckLayer, DenseLayer, dense_block
+from ...nn import BatchNorm2d, Conv2d, Dropout
 from ...ops import Op
+from ...ops.norm import refuse_single_value
 from ...speed import fast_path
 from ...tensor import apply, recording
 from ...threads import scratch, single_threaded_blas
@@ -290,6 +292,17 @@ def drop(x, mask, piece):
         numpy.multiply(rows, piece.of(kept) * scale, out=rows)
 
 
+def keeps_size(conv):
+    """A convolution without bias whose result is as large as its input."""
+    k = conv.weight.shape[2]
+    plain = type(conv) is Conv2d and conv.bias is None and conv.stride == 1
+    return plain and conv.weight.shape[3] == k == 2 * conv.padding + 1
+
+
+def convs_of(layer):
+    return (layer.conv1, layer.conv2) if isinstance(layer, BottleneckLayer) else (layer.conv1,)
+
+
 def norms_of(layer):
     return (layer.norm1, layer.norm2) if isinstance(layer, BottleneckLayer) else (layer.norm1,)
 
@@ -306,20 +319,31 @@ def joined(parts, pieces, shape):
 
 
 def fits(x, layers):
-    """On the CPU in float32 or float64, where all layers are of one known kind and nobody watches inside them."""
-    kind = type(layers[0]) if layers else None
-    if kind not in (DenseLayer, BottleneckLayer) or not on_cpu(x):
+    """On the CPU, layers of one known kind as they were built, in one mode, and nobody watches inside them."""
+    if (
+        not layers
+        or not on_cpu(x)
+        or x.ndim != 4
+        or x.size == 0
+        or type(layers[0]) not in (DenseLayer, BottleneckLayer)
+    ):
         return False
-    first = layers[0].norm1
+    first, channels = layers[0].norm1, x.shape[1]
     for layer in layers:
-        norms = norms_of(layer)
-        if type(layer) is not kind or any(
-            norm.training != first.training or norm.eps != first.eps or type(norm) is not type(first) for norm in norms
-        ):
+        convs = convs_of(layer)
+        if type(layer) is not type(layers[0]) or any(module.on_output is not None for module in layer.modules()):
             return False
-        if any(module.on_output is not None for module in layer.modules()):
+        if type(layer.drop) is not Dropout or not all(map(keeps_size, convs)):
             return False
-    return x.ndim == 4 and x.shape[1] == len(first.weight)  # anything else is the definition's to refuse
+        for norm in norms_of(layer):
+            if type(norm) is not BatchNorm2d or norm.training != first.training or norm.eps != first.eps:
+                return False
+        widths = [channels, *(conv.weight.shape[0] for conv in convs[:-1])]
+        pairs = zip(widths, norms_of(layer), convs, strict=True)
+        if any(not c == len(norm.weight) == conv.weight.shape[1] for c, norm, conv in pairs):
+            return False  # the definition says what does not go together
+        channels += convs[-1].weight.shape[0]
+    return len({convs_of(layer)[-1].weight.shape[0] for layer in layers}) == 1
 
 
 @fast_path(dense_block, fits=fits, examples=examples.dense_blocks)
@@ -327,9 +351,11 @@ def dense_block_in_one_buffer(x, layers):
     """models.densenet.dense_block as one step."""
     inputs = [x]
     for layer in layers:
-        for norm, conv in zip(norms_of(layer), (layer.conv1, getattr(layer, "conv2", None)), strict=False):
+        for norm, conv in zip(norms_of(layer), convs_of(layer), strict=True):
             inputs += [norm.weight, norm.bias, conv.weight]
     op = DenseBlock(layers, keep=recording(*inputs))
+    if op.training:
+        refuse_single_value(x)
     y = apply(op, *inputs)
     if op.training:
         norms = [norm for layer in layers for norm in norms_of(layer)]

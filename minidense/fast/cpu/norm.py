@@ -105,7 +105,7 @@ class Norm(Op):
 
 def fits(x, gamma, beta, running_mean=None, running_var=None, **options):
     """On the CPU, in float32 or float64."""
-    return all(on_cpu(t) and t.dtype == x.dtype for t in (x, gamma, beta))
+    return all(on_cpu(t) and t.dtype == x.dtype for t in (x, gamma, beta)) and x.size > 0
 
 
 @fast_path(F.batch_norm, fits=fits, examples=examples.batch_norms)
