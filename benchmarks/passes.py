@@ -75,7 +75,7 @@ def main():
         return time.perf_counter() - start
 
     spent: dict[str, list] = defaultdict(lambda: [0, 0.0])
-    with threads(options.threads):
+    with threads(1):
         step()
         plain = step()
         for module in (convolution, dense_block, moments, pieces, taps, unit):

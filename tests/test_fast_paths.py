@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import signal
 import threading
 import zlib
 
@@ -214,6 +215,35 @@ def test_a_layer_that_was_rebuilt_runs_as_it_is():
         assert not any(twin.fits(x, layers) for twin in block.dense_block.fast_paths), change
 
 
+@pytest.mark.parametrize("change", ["3×3", "stride", "max", "stride of the pool"])
+def test_a_transition_that_was_rebuilt_runs_as_it_is(change):
+    models = importlib.import_module("minidense.models.densenet")
+    transition = models.Transition(4, 2, 0.0)
+    x = md.Tensor(np.random.default_rng(0).standard_normal((2, 4, 8, 8), np.float32))
+    assert models.Transition.forward.fast_paths[0].fits(transition, x)
+    if change == "3×3":
+        transition.conv = md.nn.Conv2d(4, 2, 3, padding=1, bias=False)
+    elif change == "stride":
+        transition.conv.stride = 2
+    elif change == "max":
+        transition.pool = md.nn.MaxPool2d(2)
+    else:
+        transition.pool = md.nn.AvgPool2d(2, stride=1)
+    assert not models.Transition.forward.fast_paths[0].fits(transition, x)
+
+
+def test_margins_of_one_kernel_are_not_read_by_another():
+    """225 rows of 18 values each, for 3×3 on two images and for 5×5 on one."""
+    rng = np.random.default_rng(0)
+    cases = [((2, 50, 3, 2), (25, 50, 3, 3), 1), ((1, 18, 3, 2), (9, 18, 5, 5), 2)]
+    with threads.threads(1):
+        for x_shape, weight_shape, padding in cases:
+            x, weight = md.Tensor(rng.standard_normal(x_shape)), md.Tensor(rng.standard_normal(weight_shape))
+            found = F.conv2d(x, weight, padding=padding).data
+            with reference_only():
+                np.testing.assert_allclose(found, F.conv2d(x, weight, padding=padding).data, rtol=1e-10, atol=1e-10)
+
+
 def test_a_single_value_a_channel_is_refused_as_by_the_definition():
     model = create("densenet_bc_10_4")
     before = model.state_dict()
@@ -285,7 +315,11 @@ def test_a_forked_process_computes_too():
         threads.in_parallel(abs, [-1, -2, -3])
         child = os.fork()
         if child == 0:
-            os._exit(threads.in_parallel(abs, [-1, -2, -3]) != [1, 2, 3])
+            signal.alarm(20)  # rather dead than waiting for threads that are not there
+            try:
+                os._exit(threads.in_parallel(abs, [-1, -2, -3]) != [1, 2, 3])
+            finally:
+                os._exit(1)
         assert os.waitpid(child, 0)[1] == 0
 
 

@@ -294,9 +294,9 @@ def drop(x, mask, piece):
 
 def keeps_size(conv):
     """A convolution without bias whose result is as large as its input."""
-    k = conv.weight.shape[2]
-    plain = type(conv) is Conv2d and conv.bias is None and conv.stride == 1
-    return plain and conv.weight.shape[3] == k == 2 * conv.padding + 1
+    if type(conv) is not Conv2d or conv.bias is not None or conv.stride != 1:
+        return False
+    return conv.padding in (0, 1) and conv.weight.shape[2:] == (2 * conv.padding + 1,) * 2
 
 
 def convs_of(layer):

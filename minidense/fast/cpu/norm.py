@@ -103,7 +103,7 @@ class Norm(Op):
         return [numpy.repeat(v.astype(self.x.dtype), pixels) for v in vectors]
 
 
-def fits(x, gamma, beta, running_mean=None, running_var=None, **options):
+def fits(x, gamma, beta, running_mean=None, running_var=None, *, training=True, momentum=0.1, eps=1e-5):
     """On the CPU, in float32 or float64."""
     return all(on_cpu(t) and t.dtype == x.dtype for t in (x, gamma, beta)) and x.size > 0
 

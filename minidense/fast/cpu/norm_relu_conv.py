@@ -8,7 +8,7 @@ from functools import partial
 import numpy
 
 from ...models.densenet import Transition
-from ...nn import BatchNorm2d, Conv2d, norm_relu_conv
+from ...nn import AvgPool2d, BatchNorm2d, Conv2d, Dropout, norm_relu_conv
 from ...ops import Op
 from ...ops.norm import refuse_single_value
 from ...speed import fast_path
@@ -132,8 +132,11 @@ def suits(norm, conv, x):
 
 
 def fits(norm, conv, x):
-    return suits(norm, conv, x) and all(
-        size + 2 * conv.padding >= k for size, k in zip(x.shape[2:], conv.weight.shape[2:], strict=True)
+    return (
+        suits(norm, conv, x)
+        and whole(conv.stride, 1)
+        and whole(conv.padding, 0)
+        and all(size + 2 * conv.padding >= k for size, k in zip(x.shape[2:], conv.weight.shape[2:], strict=True))
     )
 
 
@@ -145,15 +148,24 @@ def norm_relu_conv_in_pieces(norm, conv, x):
     return run(norm, conv.weight, x, way, lambda piece: result_of(piece, shape, stride, padding))
 
 
+def whole(number, least):
+    return isinstance(number, int) and number >= least
+
+
 def fits_transition(transition, x):
-    drop = transition.drop
+    drop, conv, pool = transition.drop, transition.conv, transition.pool
     return (
         type(transition) is Transition
-        and suits(transition.norm, transition.conv, x)
+        and suits(transition.norm, conv, x)
+        and conv.weight.shape[2:] == (1, 1)
+        and (conv.stride, conv.padding) == (1, 0)
+        and type(pool) is AvgPool2d
+        and (pool.kernel, pool.stride or 2, pool.padding) == (2, 2, 0)
+        and type(drop) is Dropout
         and x.shape[2] % 2 == x.shape[3] % 2 == 0
         and not (drop.training and drop.p)
         and drop.on_output is None
-        and transition.pool.on_output is None
+        and pool.on_output is None
     )
 
 

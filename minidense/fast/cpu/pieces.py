@@ -117,7 +117,7 @@ def shares_of(count: int) -> list[range]:
 
 def on_cpu(x) -> bool:
     """Is x a Tensor that NumPy's fast loops are there for: on the CPU, in float32 or float64?"""
-    return isinstance(x, Tensor) and x.device == "cpu" and x.dtype.char in "fd"
+    return isinstance(x, Tensor) and x.device == "cpu" and x.dtype.char in "fd" and x.dtype.isnative
 
 
 def runs_of(shape: tuple[int, ...]) -> list[slice]:

@@ -19,7 +19,7 @@ def multiply(matrix, x, piece, out):
     k = math.isqrt(len(matrix) // f)
     margin = k // 2 * (piece.width + 1)
     row = piece.pixels + 2 * margin
-    shares = scratch(f"shares of {piece.height}×{piece.width}", (k * k * f, row), x.dtype, cleared=True)
+    shares = scratch(f"shares of {k}×{k} on {piece.height}×{piece.width}", (k * k * f, row), x.dtype, cleared=True)
     numpy.matmul(matrix, x, out=shares[:, margin : row - margin])
     clear_border(shares, k, piece, margin)
     # (K, K, F, P): for every output pixel its shares

@@ -168,10 +168,12 @@ def repeated(v, pixels, dtype, room=None):
 def zeros(shape, dtype):
     """Zeros to compare with: NumPy takes the smaller of two whole arrays thrice as fast as that of an array and a number."""
     size = math.prod(shape)
-    if dtype not in _zeros or _zeros[dtype].size < size:
-        _zeros[dtype] = numpy.zeros(size, dtype)
-        _zeros[dtype].flags.writeable = False
-    return _zeros[dtype][:size].reshape(shape)
+    flat = _zeros.get(dtype)
+    if flat is None or flat.size < size:
+        flat = numpy.zeros(size, dtype)
+        flat.flags.writeable = False
+        _zeros[dtype] = flat  # where another thread does the same, one of the two is used this once
+    return flat[:size].reshape(shape)
 
 
 _zeros: dict[numpy.dtype, numpy.ndarray] = {}
