@@ -53,7 +53,7 @@ def variants():
             lambda: patch.object(unit, "SHIFT", -1.0),
         ),
         (
-            "turning round: every pass begins with the first image",
+            "turning round: passes over pieces begin with the first image",
             lambda: patch.object(pieces, "in_parallel", always_first_to_last),
         ),
         ("pieces of the right size: 256 pixels", lambda: patch.object(pieces, "PIXELS", (256, 256))),

@@ -17,7 +17,8 @@ from minidense.nn import Module
 from minidense.speed import REFERENCES, fast_path, reference, reference_only
 
 # Twins add in another order and, in float32, keep every intermediate result in float32 (2⁻²⁴ = 6e-8 each, and as many terms in a sum
-# as a layer has pixels): far below these bounds, which the issue of every twin sets, a wrong term would still stand out.
+# as a layer has pixels): far below these bounds, and a
+# wrong term would stand out far above them.
 TOLERANCE = {np.float32: 1e-4, np.float64: 1e-10}
 
 CASES = [

@@ -43,9 +43,8 @@ class DenseBlock(Op):
         self.growth = units[-1].outputs
         self.channels = self.c0 + len(self.layers) * self.growth
         self.m, self.dtype = n * h * w, x.dtype
-        self.pieces = pieces_of(
-            x.shape, (self.c0 + self.channels) // 4
-        )  # longer than elsewhere: a layer's steps are many
+        # A quarter instead of half the channels at both ends: a layer has many short steps, so its pieces are longer than elsewhere.
+        self.pieces = pieces_of(x.shape, (self.c0 + self.channels) // 4)
         self.longest = max(piece.pixels for piece in self.pieces)
         self.features = empty_pieces(self.channels, self.pieces, self.dtype)
         self.made = [None] * len(self.layers)  # what each layer's 1×1 convolution made, piece by piece

@@ -7,9 +7,8 @@ import numpy
 
 from ...threads import scratch
 
-CANCELS = (
-    16.0  # Σ x² − P·mean² would lose more than a digit where Σ x² is so many times as large: then the mean goes first
-)
+# Where Σ x² is so many times Σ x² − P·mean², the difference would lose more than a digit: then the mean goes first.
+CANCELS = 16.0
 
 
 class Moments(NamedTuple):

@@ -66,9 +66,8 @@ def pieces_of(shape: tuple[int, ...], channels: int) -> list[Piece]:
     n, _, h, w = shape
     pixels = min(max(PIXELS[0], VALUES // channels), PIXELS[1])
     images = max(1, min(pixels // (h * w), max(n // 4, min(n // 2, PIXELS[0] // (h * w)))))
-    images = 1 << (
-        images.bit_length() - 1
-    )  # batches are powers of two as a rule, and then all threads get equally much
+    # Batches are powers of two as a rule; pieces that are too give all threads equally much.
+    images = 1 << (images.bit_length() - 1)
     return [Piece(start, min(start + images, n), h, w) for start in range(0, n, images)]
 
 

@@ -52,9 +52,8 @@ class Unit:
         self.used_gamma = numpy.where(abs(gamma) < SMALLEST_GAMMA, SMALLEST_GAMMA, gamma)
         self.s = self.used_gamma * inv_std
         self.theta = mean - beta / self.s
-        self.theta[(gamma == 0) & (beta <= 0)] = (
-            numpy.inf
-        )  # relu(β) = 0 without a gradient: nothing lies above the threshold
+        # relu(β) = 0 and no gradient: nothing lies above the threshold.
+        self.theta[(gamma == 0) & (beta <= 0)] = numpy.inf
         self.falling = numpy.flatnonzero(self.s < 0)
         self.far = numpy.flatnonzero(abs(beta) > FAR * abs(gamma))
 
