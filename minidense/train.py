@@ -24,6 +24,7 @@ from .config import CommandLine, TrainConfig, parse, resumed_settings
 from .data import Dataset, load, prefetch, test_batches, training_batches
 from .errors import CheckpointError, ConfigError, DataError, DeviceError, DivergenceError
 from .interrupt import Stopped, Stopping, stop_on_ctrl_c
+from .memory import freed_memory_kept
 from .nn import Module, seed_dropout
 from .optim import SGD
 from .report import TABLE_HEAD, forecast, summary, table_row, typical_seconds
@@ -131,6 +132,7 @@ def fit(
     """
     with (
         threads(config.threads),
+        freed_memory_kept(),
         numpy.errstate(over="ignore", invalid="ignore"),  # a run that diverges is told once, by refuse_divergence
         stop_on_ctrl_c() as stopping,
     ):

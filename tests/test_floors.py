@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "minidense"
 # A module may import from its own floor and those below. Names are the first part of the path inside the package.
 FLOORS = {
     "errors": 0,
+    "memory": 0,
     "version": 0,
     "backend": 0,
     "threads": 0,

@@ -21,6 +21,7 @@ import numpy
 
 from .. import functional as F
 from ..errors import MinidenseError
+from ..memory import freed_memory_kept
 from ..optim import SGD
 from ..tensor import Tensor, no_grad
 from ..threads import threads
@@ -157,6 +158,7 @@ class Worker:
             return {"bytes_before": before, "version": torch.__version__}
         before = peak_bytes()
         self.inside.enter_context(limited(threads))
+        self.inside.enter_context(freed_memory_kept())  # as in training
         self.contender = Ours(**settings) if contender == "minidense" else Matrices()
         return {"bytes_before": before}
 
