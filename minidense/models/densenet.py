@@ -85,6 +85,23 @@ class Transition(Module):
         return self.pool(self.drop(norm_relu_conv(self.norm, self.conv, x)))
 
 
+@reference
+def block_and_transition(block: DenseBlock, transition: Transition, x: Tensor) -> Tensor:
+    """One stage of the network (fig. 2): x (N, c₀, H, W) gives (N, c_out, H/2, W/2)."""
+    return transition(block(x))
+
+
+class Features(Sequential):
+    """Stem, dense blocks with transitions between them, batch norm: one after another, in this order."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        stem, *stages, last_block, norm = (module for _, module in self.named_children())
+        x = stem(x)
+        for block, transition in zip(stages[::2], stages[1::2], strict=True):
+            x = block_and_transition(block, transition, x)
+        return norm(last_block(x))
+
+
 class DenseNet(Module):
     """Stem, three dense blocks with transitions between them, then BN-ReLU-global average-linear. See ``densenet`` for the arguments."""
 
@@ -112,7 +129,7 @@ class DenseNet(Module):
                 features[f"transition{block}"] = Transition(channels, kept, dropout)
                 channels = kept
         features["norm5"] = BatchNorm2d(channels)  # torchvision's name, also with three blocks
-        self.features = Sequential(**features)
+        self.features = Features(**features)
         self.classifier = Linear(channels, classes)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -7,7 +7,8 @@ import itertools
 
 import numpy
 
-from ...models.densenet import BottleneckLayer, DenseLayer, dense_block
+from ...models.densenet import BottleneckLayer, DenseLayer, block_and_transition, dense_block
+from ...models.densenet import DenseBlock as DenseBlockModule
 from ...nn import BatchNorm2d, Conv2d, Dropout
 from ...ops import Op
 from ...ops.norm import refuse_single_value
@@ -15,27 +16,32 @@ from ...speed import fast_path
 from ...tensor import apply, recording
 from ...threads import scratch, single_threaded_blas
 from . import examples, moments
-from .convolution import KeepingSize
+from .convolution import KeepingSize, PooledPointwise
+from .norm_relu_conv import halved, pools_pairs
 from .pieces import empty_pieces, in_pieces, on_cpu, pieces_of, shared_out
 from .unit import Unit, repeated
 
 
 class DenseBlock(Op):
-    """All layers of a dense block as one step: x (N, c₀, H, W) gives (N, c₀ + L·k, H, W).
+    """All layers of a dense block as one step: x (N, c₀, H, W) gives (N, c₀ + L·k, H, W), or what a transition makes of that.
 
-    Inputs after x: γ, β, weight of each layer's norm and convolution, of both where there is a bottleneck.
+    Inputs after x: γ, β, weight of each layer's norm and convolution, of both where there is a bottleneck, then the transition's.
     Kept for backward: the feature maps, and what the 1×1 convolutions made. Everything else is computed once more.
     ``batch_moments`` lists (mean, var) for every norm in order, for whoever keeps running statistics, where `training`.
     """
 
-    def __init__(self, layers, *, keep):
-        self.layers, self.keep = layers, keep
+    def __init__(self, layers, transition=None, *, keep):
+        self.layers, self.transition, self.keep = layers, transition, keep
         self.training = layers[0].norm1.training
         self.bottleneck = isinstance(layers[0], BottleneckLayer)
 
     # -- forward --------------------------------------------------------------------------------------------------
 
     def forward(self, x, *arrays):
+        self.exit = None
+        if self.transition is not None:
+            *arrays, gamma, beta, weight = arrays
+            self.exit = Unit(gamma, beta, weight, way=PooledPointwise)
         units = [Unit(*arrays[i : i + 3], way=KeepingSize) for i in range(0, len(arrays), 3)]
         self.units = list(zip(units[::2], units[1::2], strict=True)) if self.bottleneck else [(u,) for u in units]
         x = numpy.ascontiguousarray(x)
@@ -46,18 +52,21 @@ class DenseBlock(Op):
         # A quarter instead of half the channels at both ends: a layer has many short steps, so its pieces are longer than elsewhere.
         self.pieces = pieces_of(x.shape, (self.c0 + self.channels) // 4)
         self.longest = max(piece.pixels for piece in self.pieces)
-        self.features = empty_pieces(self.channels, self.pieces, self.dtype)
+        self.features = empty_pieces(self.channels, self.pieces, self.dtype) if self.training or self.keep else None
         self.made = [None] * len(self.layers)  # what each layer's 1×1 convolution made, piece by piece
         self.masks = [self.draw_masks(layer, x.shape) for layer in self.layers]
         self.batch_moments = []
+        y = numpy.empty(
+            (n, self.channels, h, w) if self.exit is None else (n, self.exit.outputs, h // 2, w // 2), x.dtype
+        )
         with single_threaded_blas():
             if self.training:
-                self.layer_by_layer(x)
+                self.layer_by_layer(x, y)
             else:
-                self.share_by_share(x)
-            return joined(self.features, self.pieces, x.shape)
+                self.share_by_share(x, y)
+        return y
 
-    def layer_by_layer(self, x):
+    def layer_by_layer(self, x, y):
         """Training: a layer needs the statistics of all images before it can begin."""
 
         def load(i, piece):
@@ -82,29 +91,67 @@ class DenseBlock(Op):
             self.learn(slice(c, c + self.growth), in_pieces(self.second_half(i), self.pieces))
             for unit in units:
                 unit.done()
+        if self.exit is not None:
+            self.exit.fold(self.mean, self.inv_std)
+            self.exit.prepare_forward(self.longest, shifted=True, room=rooms[0])
+            self.batch_moments.append((self.mean, self.var))
+        in_pieces(self.leave(y), self.pieces)
+        if self.exit is not None:
+            self.exit.done()
 
-    def share_by_share(self, x):
+    def share_by_share(self, x, y):
         """Evaluation: all statistics are there, so some images go through the whole block while they are in the cache."""
         for i, (layer, units) in enumerate(zip(self.layers, self.units, strict=True)):
             offset = 0
             for unit, norm in zip(units, norms_of(layer), strict=True):
-                mean, var = (b.data.astype(numpy.float64) for b in (norm.running_mean, norm.running_var))
-                unit.fold(mean - offset, 1 / numpy.sqrt(var + norm.eps))
+                fold_running(unit, norm, offset)
                 unit.prepare_forward(self.longest, shifted=self.may_shift(i))
                 offset = unit.offset
             if self.bottleneck and self.keep:
                 self.made[i] = self.space_for_made(i)
+        if self.exit is not None:
+            fold_running(self.exit, self.transition.norm)
+            self.exit.prepare_forward(self.longest, shifted=True)
+        leave = self.leave(y)
 
         def whole_block(i, piece):
-            piece.rows(self.features[i][: self.c0])[...] = piece.of(x)
+            piece.rows(self.features_of(i, piece)[: self.c0])[...] = piece.of(x)
             for number in range(len(self.layers)):
                 if self.bottleneck:
                     self.first_half(number)(i, piece)
                 self.second_half(number)(i, piece)
+            leave(i, piece)
 
         in_pieces(whole_block, self.pieces)
         for unit in itertools.chain.from_iterable(self.units):
             unit.done()
+        if self.exit is not None:
+            self.exit.done()
+
+    def leave(self, y):
+        """Bring a piece's feature maps to the result, through the transition where there is one."""
+        if self.exit is None:
+
+            def copy(i, piece):
+                piece.of(y)[...] = piece.rows(self.features_of(i, piece))
+
+            return copy
+        offset = self.exit.offset[:, None].astype(self.dtype)
+
+        def work(i, piece):
+            result = halved(piece)
+            out = result.place(y, "out")
+            self.exit.forward(piece.rows(self.features_of(i, piece)), piece, result, out)
+            if self.exit.shifted:
+                out += offset
+            result.put(out, y)
+
+        return work
+
+    def features_of(self, i, piece):
+        if self.features is None:  # evaluation without a graph: nobody will ask again
+            return scratch("features", (self.channels, piece.pixels), self.dtype)
+        return self.features[i]
 
     def may_shift(self, number):
         """A constant that the 1×1 convolution leaves out does no harm to norm2, but dropout between them would see it."""
@@ -112,8 +159,11 @@ class DenseBlock(Op):
 
     def rooms(self):
         """Memory for the thresholds of a layer's first and second half, for all layers in turn: fresh pages cost more than filling them."""
-        sizes = [max(unit.channels for unit in half) * self.longest for half in zip(*self.units, strict=True)]
-        return [numpy.empty(size, self.dtype) for size in sizes]
+        halves = zip(*self.units, strict=True)
+        widest = [max(unit.channels for unit in half) for half in halves]
+        if self.exit is not None:
+            widest[0] = self.channels
+        return [numpy.empty(channels * self.longest, self.dtype) for channels in widest]
 
     def first_half(self, number):
         """BN-ReLU-Conv1×1 of a layer: everything before it to 4k channels."""
@@ -121,7 +171,7 @@ class DenseBlock(Op):
 
         def work(i, piece):
             out = self.made_by(number, i, piece)
-            unit.forward(piece.rows(self.features[i][: unit.channels]), piece, piece, out)
+            unit.forward(piece.rows(self.features_of(i, piece)[: unit.channels]), piece, piece, out)
             drop(out, mask, piece)
             return moments.of_rows(out) if self.training else None
 
@@ -133,8 +183,9 @@ class DenseBlock(Op):
         c = self.c0 + number * self.growth
 
         def work(i, piece):
-            x = self.made_by(number, i, piece) if self.bottleneck else self.features[i][:c]
-            out = self.features[i][c : c + self.growth]
+            features = self.features_of(i, piece)
+            x = self.made_by(number, i, piece) if self.bottleneck else features[:c]
+            out = features[c : c + self.growth]
             unit.forward(piece.rows(x), piece, piece, out)
             drop(out, mask, piece)
             return moments.of_rows(out) if self.training else None
@@ -149,11 +200,11 @@ class DenseBlock(Op):
 
     def space_for_made(self, number):
         if not self.keep and number:
-            return self.made[0]
+            return self.made[0]  # training without a graph
         return empty_pieces(self.units[number][0].outputs, self.pieces, self.dtype)
 
     def made_by(self, number, i, piece):
-        if self.made[number] is None:  # evaluation without a graph: nobody will ask again
+        if self.made[number] is None:  # as in features_of
             return scratch("made", (self.units[number][0].outputs, piece.pixels), self.dtype)
         return self.made[number][i]
 
@@ -179,8 +230,11 @@ class DenseBlock(Op):
             piece.rows(self.gradients[i])[...] = piece.of(dy)
 
         with single_threaded_blas():
-            in_pieces(load, self.pieces)
             rooms = self.rooms()
+            if self.exit is not None:
+                dparams = [*self.back_through_transition(dy, rooms[0])]
+            else:
+                in_pieces(load, self.pieces)
             if self.bottleneck:
                 dmade = empty_pieces(self.units[0][0].outputs, self.pieces, self.dtype)
             for number in reversed(range(len(self.layers))):
@@ -198,9 +252,7 @@ class DenseBlock(Op):
                 else:
                     dfirst = first.gradients(shared_out(self.back_from_output(number), self.pieces, first.new_sums))
                     dparams = [*dfirst, *dparams]
-                if self.training:
-                    self.a[: first.channels] += first.s_dbeta / self.m
-                    self.b[: first.channels] += first.s_dgamma / self.m
+                self.owe(first)
                 for unit in self.units[number]:
                     unit.done()
                 self.made[number] = None
@@ -208,9 +260,28 @@ class DenseBlock(Op):
             if self.wants(0):
                 correct = self.correction(slice(0, self.c0))
                 in_pieces(lambda i, piece: correct(i, self.gradients[i][: self.c0]), self.pieces)
-                n, _, h, w = dy.shape
-                dx = joined([g[: self.c0] for g in self.gradients], self.pieces, (n, self.c0, h, w))
+                dx = joined([g[: self.c0] for g in self.gradients], self.pieces)
         return dx, *dparams
+
+    def back_through_transition(self, dy, room):
+        """Into the gradients of all channels; (dγ, dβ, dweight) of the transition."""
+        unit = self.exit
+        unit.prepare_backward(self.longest, room=room)
+
+        def work(i, piece, sums):
+            result = halved(piece)
+            unit.backward(piece.rows(self.features[i]), result.of(dy), piece, result, sums, self.gradients[i])
+
+        gradients = unit.gradients(shared_out(work, self.pieces, unit.new_sums))
+        self.owe(unit)
+        unit.done()
+        return gradients
+
+    def owe(self, unit):
+        """Add to A and B what this norm takes."""
+        if self.training:
+            self.a[: unit.channels] += unit.s_dbeta / self.m
+            self.b[: unit.channels] += unit.s_dgamma / self.m
 
     def output_gradient(self, number):
         """dL/d(what a layer's last convolution made), complete: all later layers have given their share."""
@@ -306,9 +377,15 @@ def norms_of(layer):
     return (layer.norm1, layer.norm2) if isinstance(layer, BottleneckLayer) else (layer.norm1,)
 
 
-def joined(parts, pieces, shape):
+def fold_running(unit, norm, offset=0):
+    """Set thresholds for running statistics, where the convolution before has left out an offset."""
+    mean, var = (b.data.astype(numpy.float64) for b in (norm.running_mean, norm.running_var))
+    unit.fold(mean - offset, 1 / numpy.sqrt(var + norm.eps))
+
+
+def joined(parts, pieces):
     """The parts (C, n·H·W) of all pieces as one array (N, C, H, W)."""
-    y = numpy.empty((shape[0], len(parts[0]), *shape[2:]), parts[0].dtype)
+    y = numpy.empty((pieces[-1].stop, len(parts[0]), pieces[0].height, pieces[0].width), parts[0].dtype)
 
     def store(i, piece):
         piece.of(y)[...] = piece.rows(parts[i])
@@ -348,16 +425,46 @@ def fits(x, layers):
 @fast_path(dense_block, fits=fits, examples=examples.dense_blocks)
 def dense_block_in_one_buffer(x, layers):
     """models.densenet.dense_block as one step."""
-    inputs = [x]
-    for layer in layers:
-        for norm, conv in zip(norms_of(layer), convs_of(layer), strict=True):
-            inputs += [norm.weight, norm.bias, conv.weight]
-    op = DenseBlock(layers, keep=recording(*inputs))
+    return run(x, layers)
+
+
+def fits_with_transition(block, transition, x):
+    """The same, for the transition as well, and nobody watches between the two."""
+    if type(block) is not DenseBlockModule or block.on_output is not None:
+        return False
+    layers = layers_of(block)
+    if not fits(x, layers) or transition.on_output is not None:
+        return False
+    c = x.shape[1] + len(layers) * convs_of(layers[0])[-1].weight.shape[0]
+    first, norm = layers[0].norm1, transition.norm
+    return (
+        pools_pairs(transition, (x.shape[0], c, *x.shape[2:]), x.dtype)
+        and norm.training == first.training
+        and norm.eps == first.eps
+    )
+
+
+@fast_path(block_and_transition, fits=fits_with_transition, examples=examples.stages)
+def block_and_transition_in_one_buffer(block, transition, x):
+    """models.densenet.block_and_transition as one step: the transition reads the buffer, and knows its statistics."""
+    return run(x, layers_of(block), transition)
+
+
+def layers_of(block):
+    return [layer for _, layer in block.named_children()]
+
+
+def run(x, layers, transition=None):
+    """The step on Tensors, and what training leaves in the norms."""
+    pairs = [pair for layer in layers for pair in zip(norms_of(layer), convs_of(layer), strict=True)]
+    if transition is not None:
+        pairs.append((transition.norm, transition.conv))
+    inputs = [x, *(t for norm, conv in pairs for t in (norm.weight, norm.bias, conv.weight))]
+    op = DenseBlock(layers, transition, keep=recording(*inputs))
     if op.training:
         refuse_single_value(x)
     y = apply(op, *inputs)
     if op.training:
-        norms = [norm for layer in layers for norm in norms_of(layer)]
-        for norm, (mean, var) in zip(norms, op.batch_moments, strict=True):
+        for (norm, _), (mean, var) in zip(pairs, op.batch_moments, strict=True):
             norm.track(mean, var, op.m)
     return y

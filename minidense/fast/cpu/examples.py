@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy
 
-from ...models.densenet import BottleneckLayer, DenseLayer, Transition
+from ...models.densenet import BottleneckLayer, DenseBlock, DenseLayer, Transition
 from ...nn import BatchNorm2d, Conv2d, Module, seed_dropout
 from ...tensor import Tensor
 
@@ -67,6 +67,24 @@ def dense_blocks():
             yield partial(block, shape=(6, 9, 5, 5), training=training, needs_dx=False)
             yield partial(block, shape=(6, 5, 5, 5), training=training, growth_rate=1)
             yield partial(block, shape=(9, 3, 8, 8), training=training, growth_rate=17, layers=1)
+
+
+def stage(rng, dtype, *, kind, shape, filters=7, dropout=0.0, offset=0.0, needs_dx=True, **how):
+    """Arguments of models.densenet.block_and_transition."""
+    block = DenseBlock(kind, 3, shape[1], 4, dropout)
+    transition = Transition(shape[1] + 12, filters, 0.0)
+    x = tensor(rng, dtype, *shape, offset=offset)
+    x.requires_grad = needs_dx
+    return [settled(block, rng, dtype, **how), settled(transition, rng, dtype, **how), x], {}
+
+
+def stages():
+    for kind in (BottleneckLayer, DenseLayer):
+        for training in (True, False):
+            for shape in ((5, 10, 6, 6), (1, 5, 4, 8), (70, 9, 4, 4), (3, 8, 32, 32), (2, 4, 2, 2)):
+                yield partial(stage, kind=kind, shape=shape, training=training)
+            for how in ({"special": True}, {"dropout": 0.3}, {"offset": 100.0}, {"frozen": True}, {"needs_dx": False}):
+                yield partial(stage, kind=kind, shape=(6, 9, 4, 6), training=training, **how)
 
 
 # -- convolutions ---------------------------------------------------------------------------------------------------

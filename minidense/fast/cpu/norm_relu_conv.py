@@ -116,24 +116,28 @@ def run(norm, weight, x, way, results):
     return y
 
 
-def suits(norm, conv, x):
-    """A plain pair on the CPU that nobody watches; whatever does not fit together is the definition's to refuse."""
+def suits(norm, conv, shape, dtype):
+    """A plain pair on the CPU that nobody watches, for x of this shape and type.
+
+    Whatever does not fit together is the definition's to refuse.
+    """
     return (
         type(norm) is BatchNorm2d
         and type(conv) is Conv2d
         and conv.bias is None
         and norm.on_output is None
         and conv.on_output is None
-        and all(on_cpu(t) and t.dtype == x.dtype for t in (x, norm.weight, norm.bias, conv.weight))
-        and x.ndim == 4
-        and x.size > 0
-        and x.shape[1] == len(norm.weight) == conv.weight.shape[1]
+        and all(on_cpu(t) and t.dtype == dtype for t in (norm.weight, norm.bias, conv.weight))
+        and len(shape) == 4
+        and 0 not in shape
+        and shape[1] == len(norm.weight) == conv.weight.shape[1]
     )
 
 
 def fits(norm, conv, x):
     return (
-        suits(norm, conv, x)
+        on_cpu(x)
+        and suits(norm, conv, x.shape, x.dtype)
         and whole(conv.stride, 1)
         and whole(conv.padding, 0)
         and all(size + 2 * conv.padding >= k for size, k in zip(x.shape[2:], conv.weight.shape[2:], strict=True))
@@ -152,21 +156,26 @@ def whole(number, least):
     return isinstance(number, int) and number >= least
 
 
-def fits_transition(transition, x):
+def pools_pairs(transition, shape, dtype):
+    """A transition as it was built, for x of this shape and type, with nothing to drop."""
     drop, conv, pool = transition.drop, transition.conv, transition.pool
     return (
         type(transition) is Transition
-        and suits(transition.norm, conv, x)
+        and suits(transition.norm, conv, shape, dtype)
         and conv.weight.shape[2:] == (1, 1)
         and (conv.stride, conv.padding) == (1, 0)
         and type(pool) is AvgPool2d
         and (pool.kernel, pool.stride or 2, pool.padding) == (2, 2, 0)
         and type(drop) is Dropout
-        and x.shape[2] % 2 == x.shape[3] % 2 == 0
+        and shape[2] % 2 == shape[3] % 2 == 0
         and not (drop.training and drop.p)
         and drop.on_output is None
         and pool.on_output is None
     )
+
+
+def fits_transition(transition, x):
+    return on_cpu(x) and pools_pairs(transition, x.shape, x.dtype)
 
 
 @fast_path(Transition.forward, fits=fits_transition, examples=examples.transitions)
