@@ -16,6 +16,7 @@ import numpy
 
 import minidense as md
 from minidense.fast.cpu import convolution, dense_block, moments, pieces, taps, unit
+from minidense.memory import freed_memory_kept
 from minidense.models.densenet import BottleneckLayer, DenseBlock
 from minidense.threads import threads
 
@@ -75,7 +76,7 @@ def main():
         return time.perf_counter() - start
 
     spent: dict[str, list] = defaultdict(lambda: [0, 0.0])
-    with threads(1):
+    with threads(options.threads), freed_memory_kept():
         step()
         plain = step()
         for module in (convolution, dense_block, moments, pieces, taps, unit):

@@ -19,7 +19,7 @@ from . import examples, moments
 from .convolution import KeepingSize, PooledPointwise
 from .norm_relu_conv import halved, pools_pairs
 from .pieces import empty_pieces, in_pieces, on_cpu, pieces_of, shared_out
-from .unit import Unit, repeated
+from .unit import Unit
 
 
 class DenseBlock(Op):
@@ -50,8 +50,7 @@ class DenseBlock(Op):
         self.channels = self.c0 + len(self.layers) * self.growth
         self.m, self.dtype = n * h * w, x.dtype
         # A quarter instead of half the channels at both ends: a layer has many short steps, so its pieces are longer than elsewhere.
-        self.pieces = pieces_of(x.shape, (self.c0 + self.channels) // 4)
-        self.longest = max(piece.pixels for piece in self.pieces)
+        self.pieces = pieces_of(x.shape, (self.c0 + self.channels) // 7)
         self.features = empty_pieces(self.channels, self.pieces, self.dtype) if self.training or self.keep else None
         self.made = [None] * len(self.layers)  # what each layer's 1×1 convolution made, piece by piece
         self.masks = [self.draw_masks(layer, x.shape) for layer in self.layers]
@@ -74,26 +73,25 @@ class DenseBlock(Op):
             piece.rows(old)[...] = piece.of(x)
             return moments.of_rows(old)
 
-        rooms = self.rooms()
         self.mean, self.var, self.inv_std = (numpy.empty(self.channels) for _ in range(3))
         self.learn(slice(0, self.c0), in_pieces(load, self.pieces))
         for i, units in enumerate(self.units):
             c = self.c0 + i * self.growth
             units[0].fold(self.mean[:c], self.inv_std[:c])
-            units[0].prepare_forward(self.longest, shifted=self.may_shift(i), room=rooms[0])
+            units[0].prepare_forward(shifted=self.may_shift(i))
             self.batch_moments.append((self.mean[:c], self.var[:c]))
             if self.bottleneck:
                 self.made[i] = self.space_for_made(i)
                 mean, var = moments.merge(in_pieces(self.first_half(i), self.pieces, last_first=True))
                 units[1].fold(mean, 1 / numpy.sqrt(var + self.layers[i].norm2.eps))
-                units[1].prepare_forward(self.longest, room=rooms[1])
+                units[1].prepare_forward()
                 self.batch_moments.append((mean + units[0].offset, var))  # norm2 itself does not mind an offset
             self.learn(slice(c, c + self.growth), in_pieces(self.second_half(i), self.pieces))
             for unit in units:
                 unit.done()
         if self.exit is not None:
             self.exit.fold(self.mean, self.inv_std)
-            self.exit.prepare_forward(self.longest, shifted=True, room=rooms[0])
+            self.exit.prepare_forward(shifted=True)
             self.batch_moments.append((self.mean, self.var))
         in_pieces(self.leave(y), self.pieces)
         if self.exit is not None:
@@ -105,13 +103,13 @@ class DenseBlock(Op):
             offset = 0
             for unit, norm in zip(units, norms_of(layer), strict=True):
                 fold_running(unit, norm, offset)
-                unit.prepare_forward(self.longest, shifted=self.may_shift(i))
+                unit.prepare_forward(shifted=self.may_shift(i))
                 offset = unit.offset
             if self.bottleneck and self.keep:
                 self.made[i] = self.space_for_made(i)
         if self.exit is not None:
             fold_running(self.exit, self.transition.norm)
-            self.exit.prepare_forward(self.longest, shifted=True)
+            self.exit.prepare_forward(shifted=True)
         leave = self.leave(y)
 
         def whole_block(i, piece):
@@ -156,14 +154,6 @@ class DenseBlock(Op):
     def may_shift(self, number):
         """A constant that the 1×1 convolution leaves out does no harm to norm2, but dropout between them would see it."""
         return self.bottleneck and self.masks[number] == (None, None)
-
-    def rooms(self):
-        """Memory for the thresholds of a layer's first and second half, for all layers in turn: fresh pages cost more than filling them."""
-        halves = zip(*self.units, strict=True)
-        widest = [max(unit.channels for unit in half) for half in halves]
-        if self.exit is not None:
-            widest[0] = self.channels
-        return [numpy.empty(channels * self.longest, self.dtype) for channels in widest]
 
     def first_half(self, number):
         """BN-ReLU-Conv1×1 of a layer: everything before it to 4k channels."""
@@ -230,17 +220,16 @@ class DenseBlock(Op):
             piece.rows(self.gradients[i])[...] = piece.of(dy)
 
         with single_threaded_blas():
-            rooms = self.rooms()
             if self.exit is not None:
-                dparams = [*self.back_through_transition(dy, rooms[0])]
+                dparams = [*self.back_through_transition(dy)]
             else:
                 in_pieces(load, self.pieces)
             if self.bottleneck:
                 dmade = empty_pieces(self.units[0][0].outputs, self.pieces, self.dtype)
             for number in reversed(range(len(self.layers))):
                 first, last = self.units[number][0], self.units[number][-1]
-                for unit, room in zip(self.units[number], rooms, strict=False):
-                    unit.prepare_backward(self.longest, room=room)
+                for unit in self.units[number]:
+                    unit.prepare_backward()
                 if self.bottleneck:
                     dlast = last.gradients(
                         shared_out(self.back_to_made(number, dmade), self.pieces, last.new_sums, last_first=True)
@@ -263,10 +252,10 @@ class DenseBlock(Op):
                 dx = joined([g[: self.c0] for g in self.gradients], self.pieces)
         return dx, *dparams
 
-    def back_through_transition(self, dy, room):
+    def back_through_transition(self, dy):
         """Into the gradients of all channels; (dγ, dβ, dweight) of the transition."""
         unit = self.exit
-        unit.prepare_backward(self.longest, room=room)
+        unit.prepare_backward()
 
         def work(i, piece, sums):
             result = halved(piece)
@@ -328,14 +317,14 @@ class DenseBlock(Op):
         if self.training:
             slope = -last.s_dgamma * last.inv_std / self.m
             level = -last.s_dbeta / self.m - slope * last.mean
-            slope, level = (repeated(v, self.longest, self.dtype) for v in (slope, level))
+            slope, level = (v.astype(self.dtype)[:, None] for v in (slope, level))
 
         def work(i, piece, sums):
             dz, z = dmade[i], self.made[number][i]
             if self.training:
                 lost = scratch("threshold", z.shape, self.dtype)
-                numpy.multiply(z, slope[:, : piece.pixels], out=lost)
-                numpy.add(lost, level[:, : piece.pixels], out=lost)
+                numpy.multiply(z, slope, out=lost)
+                numpy.add(lost, level, out=lost)
                 numpy.add(dz, lost, out=dz)
             drop(dz, mask, piece)
             self.add_back(first, i, dz, piece, sums)

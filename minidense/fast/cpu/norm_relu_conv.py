@@ -17,7 +17,7 @@ from ...threads import scratch, single_threaded_blas
 from . import examples, moments
 from .convolution import PooledPointwise, runner
 from .pieces import Piece, in_pieces, on_cpu, pieces_of, result_of, shared_out
-from .unit import Unit, repeated
+from .unit import Unit
 
 
 class NormReLUConv(Op):
@@ -57,7 +57,7 @@ class NormReLUConv(Op):
                 running = self.norm.running_mean, self.norm.running_var
                 self.mean, self.var = (buffer.data.astype(numpy.float64) for buffer in running)
             unit.fold(self.mean, 1 / numpy.sqrt(self.var + self.norm.eps))
-            unit.prepare_forward(self.pieces[0].pixels, shifted=True)
+            unit.prepare_forward(shifted=True)
             offset = unit.offset[:, None].astype(x.dtype)
             in_pieces(work, self.pieces)
             unit.done()
@@ -74,7 +74,7 @@ class NormReLUConv(Op):
             piece.put(out, dx)
 
         with single_threaded_blas():
-            unit.prepare_backward(self.pieces[0].pixels)
+            unit.prepare_backward()
             gradients = unit.gradients(shared_out(work, self.pieces, unit.new_sums))
             unit.done()
             if self.training:
@@ -86,14 +86,13 @@ class NormReLUConv(Op):
         unit, x = self.unit, self.x
         slope = unit.s_dgamma * unit.inv_std / self.m
         level = unit.s_dbeta / self.m - slope * unit.mean
-        slope, level = (repeated(v, self.pieces[0].pixels, x.dtype) for v in (slope, level))
+        slope, level = (v.astype(x.dtype)[:, None, None] for v in (slope, level))
 
         def work(i, piece):
             here, dx_here = piece.of(x), piece.of(dx)
             lost = scratch("lost", here.shape, x.dtype)
-            c, n, pixels = here.shape
-            numpy.multiply(here, slope.reshape(c, -1, pixels)[:, :n], out=lost)
-            numpy.add(lost, level.reshape(c, -1, pixels)[:, :n], out=lost)
+            numpy.multiply(here, slope, out=lost)
+            numpy.add(lost, level, out=lost)
             numpy.subtract(dx_here, lost, out=dx_here)
 
         in_pieces(work, self.pieces, last_first=True)

@@ -57,12 +57,11 @@ class Unit:
         self.falling = numpy.flatnonzero(self.s < 0)
         self.far = numpy.flatnonzero(abs(beta) > FAR * abs(gamma))
 
-    def prepare_forward(self, pixels, *, shifted=False, room=None):
-        """Write out what every piece of up to so many pixels will read.
+    def prepare_forward(self, *, shifted=False):
+        """Write out what every piece will read.
 
         shifted  a 1×1 convolution may leave out a constant for each filter, which ``offset`` (F,) then holds: half the passes over
                  x, but only where the constant is no larger than what it is added to
-        room     memory for the thresholds, at least C·P values; by default new
         """
         dead = numpy.isinf(self.theta)
         s, theta = numpy.where(dead, 0, self.s), numpy.where(dead, 0, self.theta).astype(self.dtype)
@@ -72,16 +71,16 @@ class Unit:
             # s·(clipped(x) − θ) = |s|·ρ for either sign of s, and the part with θ is the same for all pixels.
             folded = self.scaled(s)
             self.offset = -(folded[:, :, 0, 0].astype(numpy.float64) @ theta)
-            self.thresholds = repeated(theta, pixels, self.dtype, room)
+            self.thresholds = theta[:, None, None]
         else:
             folded = self.scaled(-abs(self.s))
             self.offset = numpy.zeros(self.outputs)
-            self.thresholds = repeated(self.theta, pixels, self.dtype, room)
+            self.thresholds = self.theta.astype(self.dtype)[:, None, None]
         self.convolution = self.way(folded)
 
-    def prepare_backward(self, pixels, *, room=None):
+    def prepare_backward(self):
         """Write out what backward will read, see prepare_forward."""
-        self.thresholds = repeated(self.theta, pixels, self.dtype, room)
+        self.thresholds = self.theta.astype(self.dtype)[:, None, None]
         self.convolution = self.way(self.scaled(self.s))
 
     def scaled(self, s):
@@ -97,9 +96,9 @@ class Unit:
         c, n, pixels = x.shape
         t = scratch("threshold", (c, n * pixels), x.dtype)
         t_rows = t.reshape(x.shape)
-        numpy.subtract(self.thresholds.reshape(c, -1, pixels)[:, :n], x, out=t_rows)
+        numpy.subtract(self.thresholds, x, out=t_rows)
         for row in self.falling:
-            numpy.subtract(x[row], self.thresholds[row, 0], out=t_rows[row])
+            numpy.subtract(x[row], self.thresholds[row], out=t_rows[row])
         return t
 
     def clipped(self, x):
@@ -107,9 +106,9 @@ class Unit:
         c, n, pixels = x.shape
         t = scratch("threshold", (c, n * pixels), x.dtype)
         t_rows = t.reshape(x.shape)
-        numpy.maximum(x, self.thresholds.reshape(c, -1, pixels)[:, :n], out=t_rows)
+        numpy.maximum(x, self.thresholds, out=t_rows)
         for row in self.falling:
-            numpy.minimum(x[row], self.thresholds[row, 0], out=t_rows[row])
+            numpy.minimum(x[row], self.thresholds[row], out=t_rows[row])
         return t
 
     def forward(self, x, piece, result, out):
@@ -154,14 +153,6 @@ class Unit:
         dgamma[self.far] = total.far / self.used_gamma[self.far]
         self.s_dbeta, self.s_dgamma = self.s * dbeta, self.s * dgamma
         return dgamma.astype(self.dtype), dbeta.astype(self.dtype), dweight
-
-
-def repeated(v, pixels, dtype, room=None):
-    """(C,) as a matrix (C, P) of equal columns, written out: NumPy adds whole arrays twice as fast as it repeats a column."""
-    size = len(v) * pixels
-    full = (numpy.empty(size, dtype) if room is None else room[:size]).reshape(len(v), pixels)
-    full[...] = v[:, None]
-    return full
 
 
 def zeros(shape, dtype):
