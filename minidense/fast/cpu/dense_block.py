@@ -50,7 +50,7 @@ class DenseBlock(Op):
         self.channels = self.c0 + len(self.layers) * self.growth
         self.m, self.dtype = n * h * w, x.dtype
         # A quarter instead of half the channels at both ends: a layer has many short steps, so its pieces are longer than elsewhere.
-        self.pieces = pieces_of(x.shape, (self.c0 + self.channels) // 7)
+        self.pieces = pieces_of(x.shape, (self.c0 + self.channels) // 4)
         self.features = empty_pieces(self.channels, self.pieces, self.dtype) if self.training or self.keep else None
         self.made = [None] * len(self.layers)  # what each layer's 1×1 convolution made, piece by piece
         self.masks = [self.draw_masks(layer, x.shape) for layer in self.layers]
