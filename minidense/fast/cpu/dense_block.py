@@ -52,7 +52,7 @@ class DenseBlock(Op):
         # A quarter instead of half the channels at both ends: a layer has many short steps, so its pieces are longer than elsewhere.
         self.pieces = pieces_of(x.shape, (self.c0 + self.channels) // 4)
         self.features = empty_pieces(self.channels, self.pieces, self.dtype) if self.training or self.keep else None
-        self.made = [None] * len(self.layers)  # what each layer's 1×1 convolution made, piece by piece
+        self.made = self.space_for_made()
         self.masks = [self.draw_masks(layer, x.shape) for layer in self.layers]
         self.batch_moments = []
         y = numpy.empty(
@@ -81,7 +81,6 @@ class DenseBlock(Op):
             units[0].prepare_forward(shifted=self.may_shift(i))
             self.batch_moments.append((self.mean[:c], self.var[:c]))
             if self.bottleneck:
-                self.made[i] = self.space_for_made(i)
                 mean, var = moments.merge(in_pieces(self.first_half(i), self.pieces, last_first=True))
                 units[1].fold(mean, 1 / numpy.sqrt(var + self.layers[i].norm2.eps))
                 units[1].prepare_forward()
@@ -105,8 +104,6 @@ class DenseBlock(Op):
                 fold_running(unit, norm, offset)
                 unit.prepare_forward(shifted=self.may_shift(i))
                 offset = unit.offset
-            if self.bottleneck and self.keep:
-                self.made[i] = self.space_for_made(i)
         if self.exit is not None:
             fold_running(self.exit, self.transition.norm)
             self.exit.prepare_forward(shifted=True)
@@ -188,15 +185,19 @@ class DenseBlock(Op):
         self.mean[channels], self.var[channels] = mean, var
         self.inv_std[channels] = 1 / numpy.sqrt(var + self.layers[0].norm1.eps)
 
-    def space_for_made(self, number):
-        if not self.keep and number:
-            return self.made[0]  # training without a graph
-        return empty_pieces(self.units[number][0].outputs, self.pieces, self.dtype)
+    def space_for_made(self):
+        """For what the 1×1 convolutions make: of all layers for backward, else of one, else none."""
+        if not self.bottleneck or not (self.training or self.keep):
+            return None
+        outputs = self.units[0][0].outputs
+        return empty_pieces(len(self.layers) * outputs if self.keep else outputs, self.pieces, self.dtype)
 
     def made_by(self, number, i, piece):
-        if self.made[number] is None:  # as in features_of
-            return scratch("made", (self.units[number][0].outputs, piece.pixels), self.dtype)
-        return self.made[number][i]
+        outputs = self.units[number][0].outputs
+        if self.made is None:  # as in features_of
+            return scratch("made", (outputs, piece.pixels), self.dtype)
+        start = number * outputs if self.keep else 0
+        return self.made[i][start : start + outputs]
 
     def draw_masks(self, layer, shape):
         """What dropout keeps after the layer's convolutions, drawn in the order in which the definition draws."""
@@ -244,7 +245,6 @@ class DenseBlock(Op):
                 self.owe(first)
                 for unit in self.units[number]:
                     unit.done()
-                self.made[number] = None
             dx = None
             if self.wants(0):
                 correct = self.correction(slice(0, self.c0))
@@ -306,7 +306,9 @@ class DenseBlock(Op):
         unit, output_gradient = self.units[number][1], self.output_gradient(number)
 
         def work(i, piece, sums):
-            unit.backward(piece.rows(self.made[number][i]), output_gradient(i, piece), piece, piece, sums, dmade[i])
+            unit.backward(
+                piece.rows(self.made_by(number, i, piece)), output_gradient(i, piece), piece, piece, sums, dmade[i]
+            )
 
         return work
 
@@ -320,7 +322,7 @@ class DenseBlock(Op):
             slope, level = (v.astype(self.dtype)[:, None] for v in (slope, level))
 
         def work(i, piece, sums):
-            dz, z = dmade[i], self.made[number][i]
+            dz, z = dmade[i], self.made_by(number, i, piece)
             if self.training:
                 lost = scratch("threshold", z.shape, self.dtype)
                 numpy.multiply(z, slope, out=lost)
