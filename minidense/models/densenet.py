@@ -11,7 +11,19 @@ import numpy
 
 from .. import functional as F
 from ..errors import ConfigError
-from ..nn import AvgPool2d, BatchNorm2d, Conv2d, Dropout, Linear, Module, Sequential, init, norm_relu_conv, seed_dropout
+from ..nn import (
+    AvgPool2d,
+    BatchNorm2d,
+    Conv2d,
+    Dropout,
+    Linear,
+    Module,
+    Sequential,
+    init,
+    norm_relu,
+    norm_relu_conv,
+    seed_dropout,
+)
 from ..speed import reference
 from ..tensor import Tensor
 
@@ -92,14 +104,14 @@ def block_and_transition(block: DenseBlock, transition: Transition, x: Tensor) -
 
 
 class Features(Sequential):
-    """Stem, dense blocks with transitions between them, batch norm: one after another, in this order."""
+    """Stem, dense blocks with transitions between them, BN-ReLU: one after another, in this order."""
 
     def forward(self, x: Tensor) -> Tensor:
         stem, *stages, last_block, norm = (module for _, module in self.named_children())
         x = stem(x)
         for block, transition in zip(stages[::2], stages[1::2], strict=True):
             x = block_and_transition(block, transition, x)
-        return norm(last_block(x))
+        return norm_relu(norm, last_block(x))
 
 
 class DenseNet(Module):
@@ -134,8 +146,7 @@ class DenseNet(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (N, C, H, W) to logits (N, classes). Images of another float type are converted to the weights'."""
-        features = F.relu(self.features(x.astype(self.dtype)))
-        return self.classifier(F.global_avg_pool2d(features))
+        return self.classifier(F.global_avg_pool2d(self.features(x.astype(self.dtype))))
 
 
 def densenet(
