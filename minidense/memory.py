@@ -11,9 +11,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# Names and defaults from malloc.h and mallopt(3) of the GNU C library.
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
-DEFAULTS = {M_TRIM_THRESHOLD: 128 << 10, M_MMAP_MAX: 65536}
+# Names from malloc.h and mallopt(3) of the GNU C library. Left to itself, the library raises the size from which an array gets pages
+# of its own, as large arrays come and go, until it stands where USUAL puts it.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
+USUAL = {M_TRIM_THRESHOLD: 64 << 20, M_MMAP_THRESHOLD: 32 << 20, M_MMAP_MAX: 65536}
 KEEPING = {M_TRIM_THRESHOLD: -1, M_MMAP_MAX: 0}  # -1: never
 USERS_OWN = "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"
 
@@ -33,21 +34,22 @@ def freed_memory_kept() -> Iterator[None]:
     with _Sections.lock:
         _Sections.count += 1
         if _Sections.count == 1:
-            _set(KEEPING)
+            set_options(KEEPING)
     try:
         yield
     finally:
         with _Sections.lock:
             _Sections.count -= 1
             if _Sections.count == 0:
-                _set(DEFAULTS)
+                set_options(USUAL)
 
 
-def _set(options: dict[int, int]) -> None:
+def set_options(options: dict[int, int]) -> None:
+    """Tell the C library, and let it give back what is free where it is to do that again."""
     library = ctypes.CDLL(None) if sys.platform == "linux" else None
     if not hasattr(library, "mallopt") or any(name in os.environ for name in USERS_OWN):
         return
     for option, value in options.items():
         library.mallopt(option, value)
-    if options is DEFAULTS:
+    if options is USUAL:
         library.malloc_trim(ctypes.c_size_t(0))

@@ -8,7 +8,7 @@ import math
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -88,17 +88,15 @@ def single_threaded_blas() -> Iterator[None]:
                 _Settings.limit.restore_original_limits()
 
 
-def in_parallel(work: Callable[[Any], Any], items: Sequence, *, last_first: bool = False) -> list:
+def in_parallel(work: Callable[[Any], Any], items: Sequence) -> list:
     """[work(item) for item in items], several at once; the results in the order of the items, whoever made them.
-
-    last_first  begin with the last item: what was worked on last is still in the cache
 
     The first exception is raised here, when all threads have stopped.
     """
     workers = min(thread_count(), len(items))
     results: list[Any] = [None] * len(items)
     # Threads take the next item from here; next() of it is one step of the interpreter.
-    waiting = iter(range(len(items) - 1, -1, -1) if last_first else range(len(items)))
+    waiting = iter(range(len(items)))
     if workers < 2 or getattr(_local, "working", False):
         for i in waiting:
             results[i] = work(items[i])
@@ -120,8 +118,12 @@ def in_parallel(work: Callable[[Any], Any], items: Sequence, *, last_first: bool
     others = [_pool(workers).submit(contextvars.copy_context().run, take) for _ in range(workers - 1)]
     try:
         take()
-    finally:
         errors = [future.exception() for future in others]
+    except BaseException:  # Ctrl-C while waiting, too
+        for _ in waiting:
+            pass
+        wait(others)
+        raise
     for error in errors:
         if error is not None:
             raise error

@@ -282,8 +282,6 @@ def test_work_is_shared_out_and_comes_back_in_order():
     with threads.threads(2):
         assert threads.in_parallel(work, range(6)) == [0, 1, 4, 9, 16, 25]
         assert len(who) == 2
-        barrier = threading.Barrier(1)
-        assert threads.in_parallel(work, range(6), last_first=True) == [0, 1, 4, 9, 16, 25]
 
 
 def test_an_error_in_any_thread_arrives_and_the_pool_goes_on():

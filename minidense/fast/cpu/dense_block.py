@@ -81,7 +81,7 @@ class DenseBlock(Op):
             units[0].prepare_forward(shifted=self.may_shift(i))
             self.batch_moments.append((self.mean[:c], self.var[:c]))
             if self.bottleneck:
-                mean, var = moments.merge(in_pieces(self.first_half(i), self.pieces, last_first=True))
+                mean, var = moments.merge(in_pieces(self.first_half(i), self.pieces))
                 units[1].fold(mean, 1 / numpy.sqrt(var + self.layers[i].norm2.eps))
                 units[1].prepare_forward()
                 self.batch_moments.append((mean + units[0].offset, var))  # norm2 itself does not mind an offset
@@ -232,9 +232,7 @@ class DenseBlock(Op):
                 for unit in self.units[number]:
                     unit.prepare_backward()
                 if self.bottleneck:
-                    dlast = last.gradients(
-                        shared_out(self.back_to_made(number, dmade), self.pieces, last.new_sums, last_first=True)
-                    )
+                    dlast = last.gradients(shared_out(self.back_to_made(number, dmade), self.pieces, last.new_sums))
                     dfirst = first.gradients(
                         shared_out(self.back_to_features(number, dmade), self.pieces, first.new_sums)
                     )

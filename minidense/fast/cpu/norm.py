@@ -94,7 +94,7 @@ class Norm(Op):
                     out -= lost
                     out -= level
 
-            in_parallel(work, self.runs, last_first=True)
+            in_parallel(work, self.runs)
         return dx, dgamma.astype(x.dtype), dbeta.astype(x.dtype)
 
     def by_image(self, *vectors):

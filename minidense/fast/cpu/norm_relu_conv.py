@@ -95,7 +95,7 @@ class NormReLUConv(Op):
             numpy.add(lost, level, out=lost)
             numpy.subtract(dx_here, lost, out=dx_here)
 
-        in_pieces(work, self.pieces, last_first=True)
+        in_pieces(work, self.pieces)
 
 
 def halved(piece):

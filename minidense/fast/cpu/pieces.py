@@ -84,9 +84,9 @@ def empty_pieces(channels: int, pieces: Sequence[Piece], dtype) -> list[numpy.nd
     return [part.reshape(channels, -1) for part in parts]
 
 
-def in_pieces(work: Callable[[int, Piece], Any], pieces: Sequence[Piece], *, last_first: bool = False) -> list:
+def in_pieces(work: Callable[[int, Piece], Any], pieces: Sequence[Piece]) -> list:
     """[work(i, piece) for every piece], several at once, see in_parallel."""
-    done = in_parallel(lambda share: [work(i, pieces[i]) for i in share], shares_of(len(pieces)), last_first=last_first)
+    done = in_parallel(lambda share: [work(i, pieces[i]) for i in share], shares_of(len(pieces)))
     return list(itertools.chain.from_iterable(done))
 
 
@@ -94,8 +94,6 @@ def shared_out(
     work: Callable[[int, Piece, Any], None],
     pieces: Sequence[Piece],
     new_sums: Callable[[], Any],
-    *,
-    last_first: bool = False,
 ) -> list:
     """work(i, piece, sums) for every piece, several at once; one `sums` for each share of the pieces, all of them returned in order."""
 
@@ -105,7 +103,7 @@ def shared_out(
             work(i, pieces[i], sums)
         return sums
 
-    return in_parallel(do, shares_of(len(pieces)), last_first=last_first)
+    return in_parallel(do, shares_of(len(pieces)))
 
 
 def shares_of(count: int) -> list[range]:
