@@ -1,4 +1,4 @@
-"""How a convolution is carried out on a piece of the batch: three ways, chosen by its shape.
+"""How a convolution is carried out on a piece of the batch: the ways, chosen by its shape.
 
 All of them have the same methods. ``forward(x, piece, result, out)`` writes (F, P') for x (C, P); ``backward(x, dy, piece, result, total,
 dx)`` adds the piece's share of the weight gradient to `total` (zeros of ``sum_shape`` at first) and writes dx (C, P) where it is an array;
@@ -17,10 +17,12 @@ from . import taps
 
 def runner(weight, stride=1, padding=0):
     """The way to convolve with this weight (F, C, K, K') on images of any size."""
-    k_h, k_w = weight.shape[2:]
-    if stride == 1 and k_h == k_w == 2 * padding + 1:
-        return KeepingSize(weight)
-    return AnySize(weight, stride, padding)
+    f, c, k_h, k_w = weight.shape
+    if stride != 1 or not k_h == k_w == 2 * padding + 1:
+        return AnySize(weight, stride, padding)
+    if k_h > 1 and f < 2 * c and c < 2 * f:
+        return TapsOnBothSides(weight)
+    return KeepingSize(weight)
 
 
 def flat(x):
@@ -29,7 +31,7 @@ def flat(x):
 
 
 class KeepingSize:
-    """K×K at stride 1 with padding (K − 1)/2. Of x and dy the one with fewer channels is copied K·K times, the other not at all."""
+    """K×K at stride 1 with padding (K − 1)/2, where one of x and dy has far fewer channels: that one is copied K·K times (taps.py)."""
 
     def __init__(self, weight):
         self.weight = weight
@@ -43,7 +45,7 @@ class KeepingSize:
     def forward(self, x, piece, result, out):
         if self.k == 1:
             numpy.matmul(self.shares, flat(x), out=out)
-        elif 2 * self.f <= self.c:
+        elif self.few_filters:
             taps.multiply(self.shares, flat(x), piece, out)
         else:
             numpy.matmul(self.mirrored.T, taps.spread(x, self.k, piece), out=out)
@@ -60,16 +62,44 @@ class KeepingSize:
         numpy.add(total, numpy.matmul(copied, dy.T), out=total)
         if dx is None:
             return
-        if 2 * self.c <= self.f and self.k > 1:
-            taps.multiply(self.mirrored, dy, piece, dx)
+        if self.k == 1:
+            numpy.matmul(self.shares.T, dy, out=dx)
         else:
-            numpy.matmul(self.shares.T, dy if self.k == 1 else taps.spread(dy, self.k, piece), out=dx)
+            taps.multiply(self.mirrored, dy, piece, dx)
 
     def dweight(self, total):
         k, f, c = self.k, self.f, self.c
         if self.few_filters:
             return total.reshape(k, k, f, c).transpose(2, 3, 0, 1)
         return total.reshape(k, k, c, f).transpose(3, 2, 0, 1)[:, :, ::-1, ::-1]
+
+
+class TapsOnBothSides:
+    """K×K at stride 1 with padding (K − 1)/2, where x and dy have about as many channels.
+
+    y[h, w] = Σ_p o_p[h + p − r, w] and o_p[h, w] = Σ_q W[p, q]·x[h, w + q − r], r = (K − 1)/2: the columns of the taps are copies of
+    what comes in, the rows are shifts of what comes out, K of each instead of K·K of one. Likewise
+    dW[p, q] = Σ dy[h, w − (q − r)]·x[h + p − r, w], columns on one side and rows on the other.
+    """
+
+    def __init__(self, weight):
+        self.f, self.c, self.k, _ = weight.shape
+        self.matrix = weight.transpose(2, 0, 3, 1).reshape(self.k * self.f, -1)  # (K·F, K·C)
+        self.mirrored = weight[:, :, ::-1, ::-1].transpose(2, 1, 3, 0).reshape(self.k * self.c, -1)  # (K·C, K·F)
+        self.sum_shape = self.k * self.f, self.k * self.c
+
+    def forward(self, x, piece, result, out):
+        taps.sum_of_rows(self.matrix, taps.columns(x, self.k, piece, "columns"), piece, out)
+
+    def backward(self, x, dy, piece, result, total, dx):
+        columns = taps.columns(dy, self.k, piece, "columns")
+        numpy.add(total, numpy.matmul(columns, taps.rows(x, self.k, piece, "rows").T), out=total)
+        if dx is not None:
+            taps.sum_of_rows(self.mirrored, columns, piece, dx)
+
+    def dweight(self, total):
+        # The columns of dy run the other way round.
+        return total.reshape(self.k, self.f, self.k, self.c)[::-1].transpose(1, 3, 2, 0)
 
 
 class AnySize:
