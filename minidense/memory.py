@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 # Names from malloc.h and mallopt(3) of the GNU C library. Left to itself, the library raises the size from which an array gets pages
 # of its own, as large arrays come and go, until it stands where USUAL puts it.
@@ -46,7 +47,7 @@ def freed_memory_kept() -> Iterator[None]:
 
 def set_options(options: dict[int, int]) -> None:
     """Tell the C library, and let it give back what is free where it is to do that again."""
-    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    library: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
     if not hasattr(library, "mallopt") or any(name in os.environ for name in USERS_OWN):
         return
     for option, value in options.items():

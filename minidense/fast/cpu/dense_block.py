@@ -4,6 +4,7 @@ The definition is models.densenet.dense_block; docs/dense-block.md tells the alg
 """
 
 import itertools
+from typing import Any
 
 import numpy
 
@@ -16,10 +17,10 @@ from ...speed import fast_path
 from ...tensor import apply, recording
 from ...threads import scratch, single_threaded_blas
 from . import examples, moments
-from .convolution import KeepingSize, PooledPointwise
 from .norm_relu_conv import halved, pools_pairs
 from .pieces import empty_pieces, in_pieces, on_cpu, pieces_of, shared_out
 from .unit import Unit
+from .ways import KeepingSize, PooledPointwise
 
 
 class DenseBlock(Op):
@@ -38,11 +39,9 @@ class DenseBlock(Op):
     # -- forward --------------------------------------------------------------------------------------------------
 
     def forward(self, x, *arrays):
-        self.exit = None
-        if self.transition is not None:
-            *arrays, gamma, beta, weight = arrays
-            self.exit = Unit(gamma, beta, weight, way=PooledPointwise)
-        units = [Unit(*arrays[i : i + 3], way=KeepingSize) for i in range(0, len(arrays), 3)]
+        triples = [arrays[i : i + 3] for i in range(0, len(arrays), 3)]
+        self.exit: Any = None if self.transition is None else Unit(*triples.pop(), way=PooledPointwise)
+        units = [Unit(*triple, way=KeepingSize) for triple in triples]
         self.units = list(zip(units[::2], units[1::2], strict=True)) if self.bottleneck else [(u,) for u in units]
         x = numpy.ascontiguousarray(x)
         n, self.c0, h, w = x.shape
@@ -51,7 +50,9 @@ class DenseBlock(Op):
         self.m, self.dtype = n * h * w, x.dtype
         # A quarter instead of half the channels at both ends: a layer has many short steps, so its pieces are longer than elsewhere.
         self.pieces = pieces_of(x.shape, (self.c0 + self.channels) // 4)
-        self.features = empty_pieces(self.channels, self.pieces, self.dtype) if self.training or self.keep else None
+        self.features: Any = (
+            empty_pieces(self.channels, self.pieces, self.dtype) if self.training or self.keep else None
+        )
         self.made = self.space_for_made()
         self.masks = [self.draw_masks(layer, x.shape) for layer in self.layers]
         self.batch_moments = []
@@ -291,7 +292,7 @@ class DenseBlock(Op):
         slope, level = ((v[:, None]).astype(self.dtype) for v in (b * inv_std, a - b * inv_std * mean))
 
         def correct(i, dx):
-            lost = scratch("threshold", dx.shape, self.dtype)
+            lost = scratch("lost", dx.shape, self.dtype)
             numpy.multiply(self.features[i][channels], slope, out=lost)
             numpy.add(lost, level, out=lost)
             numpy.subtract(dx, lost, out=dx)
@@ -322,7 +323,7 @@ class DenseBlock(Op):
         def work(i, piece, sums):
             dz, z = dmade[i], self.made_by(number, i, piece)
             if self.training:
-                lost = scratch("threshold", z.shape, self.dtype)
+                lost = scratch("lost", z.shape, self.dtype)
                 numpy.multiply(z, slope, out=lost)
                 numpy.add(lost, level, out=lost)
                 numpy.add(dz, lost, out=dz)

@@ -27,7 +27,7 @@ def of_rows(x):
     squares = numpy.vecdot(x, x)
     about_mean = squares - p * mean * mean
     if (squares > CANCELS * about_mean).any():
-        centred = scratch("threshold", x.shape, x.dtype)
+        centred = scratch("centred", x.shape, x.dtype)
         numpy.subtract(x, mean[..., None], out=centred)
         missed = (centred @ ones).astype(numpy.float64) / p  # what rounding left of the mean
         mean = mean + missed

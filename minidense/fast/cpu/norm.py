@@ -68,7 +68,7 @@ class Norm(Op):
                 numpy.multiply(dy[run].reshape(before.shape), self.y[run].reshape(before.shape) > 0, out=before)
             else:
                 before = dy[run].reshape(before.shape)
-            centred = scratch("threshold", before.shape, x.dtype)
+            centred = scratch("centred", before.shape, x.dtype)
             numpy.subtract(x[run].reshape(before.shape), mean, out=centred)
             rows = (len(before), c, -1)
             return (
@@ -89,7 +89,7 @@ class Norm(Op):
                 out = dx[run].reshape(-1, mean.size)
                 numpy.multiply(out if self.rectify else dy[run].reshape(out.shape), s, out=out)
                 if self.given is None:
-                    lost = scratch("threshold", out.shape, x.dtype)
+                    lost = scratch("lost", out.shape, x.dtype)
                     numpy.multiply(x[run].reshape(out.shape), slope, out=lost)
                     out -= lost
                     out -= level

@@ -15,16 +15,16 @@ from ...speed import fast_path
 from ...tensor import apply
 from ...threads import scratch, single_threaded_blas
 from . import examples, moments
-from .convolution import PooledPointwise, runner
 from .pieces import Piece, in_pieces, on_cpu, pieces_of, result_of, shared_out
 from .unit import Unit
+from .ways import PooledPointwise, runner
 
 
 class NormReLUConv(Op):
     """conv(relu(BN(x))): x (N, C, H, W), γ, β (C,), weight (F, C, K, K') give (N, F, H', W').
 
     norm     whose statistics and ε; where it is training, ``mean`` and ``var`` are the batch's own after forward
-    way      how to convolve, see convolution.py
+    way      how to convolve, see ways.py
     results  from a piece to the piece that comes out
     """
 

@@ -11,7 +11,7 @@ so |s| goes into the weights and one threshold is left of the normalisation. ReL
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy
 
@@ -37,11 +37,12 @@ class Unit:
     ``fold`` once the statistics are known; then ``prepare_forward``, ``forward`` on every piece, ``done``; later
     ``prepare_backward``, ``backward`` on every piece, ``gradients`` of all the sums, ``done``.
 
-    way  how to convolve with a weight (F, C, K, K'), see convolution.py
+    way  how to convolve with a weight (F, C, K, K'), see ways.py
     """
 
     def __init__(self, gamma, beta, weight, *, way):
         self.gamma, self.beta, self.weight, self.way = gamma, beta, weight, way
+        self.thresholds: Any = None
         self.outputs, self.channels = weight.shape[:2]
         self.dtype = weight.dtype
 

@@ -9,8 +9,8 @@ from ...speed import fast_path
 from ...tensor import apply
 from ...threads import single_threaded_blas
 from . import examples
-from .convolution import runner
 from .pieces import in_pieces, on_cpu, pieces_of, result_of, shared_out
+from .ways import runner
 
 
 class ConvInPieces(Op):
