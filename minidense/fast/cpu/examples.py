@@ -119,6 +119,7 @@ def convolutions():
                     conv2d, shape=shape, filters=filters, kernel=(kernel, kernel), stride=stride, padding=padding
                 )
     yield partial(conv2d, shape=(9, 3, 32, 32), filters=8, kernel=(3, 3), padding=1, bias=True, needs_dx=False)
+    yield partial(conv2d, shape=(6, 4, 8, 5), filters=5, kernel=(3, 3), padding=1, bias=True)
     yield partial(conv2d, shape=(4, 3, 6, 9), filters=5, kernel=(2, 3), bias=True)
     yield partial(conv2d, shape=(2, 3, 1, 2), filters=5, kernel=(5, 5), padding=2)
 

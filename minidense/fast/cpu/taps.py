@@ -85,19 +85,21 @@ def shifts(x, k, piece, name, step):
 
 
 def sum_of_rows(matrix, columns, piece, out):
-    """matrix (K·F, K·C) @ columns, and the sum of the K results, each moved by rows, into out (F, P)."""
-    f = len(out)
+    """matrix (K·F, K·C) @ columns, and the sum of the K results, each moved by rows, into out (F, P) or (F, n, H·W)."""
+    f, h = len(out), piece.height
     k = len(matrix) // f
     r = k // 2
     parts = scratch("parts", (len(matrix), piece.pixels), columns.dtype)
     numpy.matmul(matrix, columns, out=parts)
-    parts = parts.reshape(k, f, piece.images, piece.height, piece.width)
+    parts = parts.reshape(k, f, piece.images, h, piece.width)
     y = out.reshape(parts.shape[1:])
-    numpy.copyto(y, parts[r])
+    # The first sum writes out all rows but the one that only the middle part reaches.
+    numpy.add(parts[r][:, :, 1:], parts[r - 1][:, :, :-1], out=y[:, :, 1:])
+    y[:, :, 0] = parts[r][:, :, 0]
     for p in range(k):
         by = abs(p - r)
-        if by and by < piece.height:
-            low, high = slice(0, piece.height - by), slice(by, None)
+        if by and p != r - 1 and by < h:
+            low, high = slice(0, h - by), slice(by, None)
             to, of = (high, low) if p < r else (low, high)
             y[:, :, to] += parts[p][:, :, of]
 
