@@ -40,6 +40,7 @@ def without_twins(*functions):
 def freed_memory_given_back():
     """As the C library does it by itself."""
     memory.set_options(memory.USUAL)
+    memory.give_back()
     try:
         yield
     finally:

@@ -60,7 +60,6 @@ def main():
         ("layers", 16),
         ("channels", 24),
         ("growth-rate", 12),
-        ("threads", 1),
     ):
         parser.add_argument(f"--{name}", type=int, default=default)
     options = parser.parse_args()
@@ -76,7 +75,7 @@ def main():
         return time.perf_counter() - start
 
     spent: dict[str, list] = defaultdict(lambda: [0, 0.0])
-    with threads(options.threads), freed_memory_kept():
+    with threads(1), freed_memory_kept():
         step()
         plain = step()
         for module in (dense_block, moments, pieces, taps, unit, ways):

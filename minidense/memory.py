@@ -30,7 +30,7 @@ def freed_memory_kept() -> Iterator[None]:
     """Inside, the process keeps what it frees; at the end it gives back what it does not use. May be nested.
 
     It concerns the whole process, so it is for whoever owns it: the training loop, the benchmark. Without the GNU C library, and
-    where the user has set its memory options in the environment, nothing changes.
+    where the environment has options for it (USERS_OWN), nothing changes.
     """
     with _Sections.lock:
         _Sections.count += 1
@@ -43,14 +43,34 @@ def freed_memory_kept() -> Iterator[None]:
             _Sections.count -= 1
             if _Sections.count == 0:
                 set_options(USUAL)
+                give_back()
 
 
 def set_options(options: dict[int, int]) -> None:
-    """Tell the C library, and let it give back what is free where it is to do that again."""
-    library: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if not hasattr(library, "mallopt") or any(name in os.environ for name in USERS_OWN):
-        return
-    for option, value in options.items():
-        library.mallopt(option, value)
-    if options is USUAL:
+    """Tell the C library, where it is the GNU one and the user has not told it otherwise."""
+    library = _library()
+    if library is not None:
+        for option, value in options.items():
+            library.mallopt(option, value)
+
+
+def give_back() -> None:
+    """Return to the system what the process has and does not use."""
+    library = _library()
+    if library is not None:
         library.malloc_trim(ctypes.c_size_t(0))
+
+
+def _library() -> Any:
+    if sys.platform != "linux" or any(name in os.environ for name in USERS_OWN):
+        return None
+    library = ctypes.CDLL(None)
+    return library if hasattr(library, "mallopt") and hasattr(library, "malloc_trim") else None
+
+
+def _after_fork() -> None:
+    _Sections.lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -21,7 +21,7 @@ from .errors import ConfigError
 VARIABLE = "MINIDENSE_THREADS"
 MOST = 1024
 # NumPy asks the system for large pages (2 MB) where an array has 4 MB or more: they save the processor much looking up of addresses.
-LARGE, LARGE_PAGES = 1 << 16, 1 << 20  # values
+LARGE, LARGE_PAGES = 1 << 18, 4 << 20  # bytes
 
 _local = threading.local()
 
@@ -141,7 +141,8 @@ def scratch(name: str, shape: tuple[int, ...], dtype, *, cleared: bool = False) 
         return array
     size = math.prod(shape)
     if flat is None or flat.size < size or flat.dtype != dtype:
-        flat = numpy.empty(size if size < LARGE else max(size, LARGE_PAGES), dtype)
+        item = numpy.dtype(dtype).itemsize
+        flat = numpy.empty(size if size * item < LARGE else max(size, LARGE_PAGES // item), dtype)
     array = flat[:size].reshape(shape)
     if cleared:
         array[...] = 0

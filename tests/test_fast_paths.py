@@ -4,6 +4,7 @@ import importlib
 import os
 import signal
 import threading
+import time
 import zlib
 
 import numpy as np
@@ -234,6 +235,68 @@ def test_a_transition_that_was_rebuilt_runs_as_it_is(change):
     assert not models.Transition.forward.fast_paths[0].fits(transition, x)
 
 
+def stage(dropout=0.0):
+    """A dense block with a transition, and what goes in."""
+    block = models.DenseBlock(models.BottleneckLayer, 2, 4, 2, dropout)
+    return block, models.Transition(8, 3, dropout), md.Tensor(np.random.default_rng(0).standard_normal((3, 4, 6, 6)))
+
+
+def suits_stage(block, transition, x):
+    return models.block_and_transition.fast_paths[0].fits(
+        block.to(dtype=np.float64), transition.to(dtype=np.float64), x
+    )
+
+
+PARTS = ["block", "transition", "block.denselayer2", "block.denselayer1.norm2", "block.denselayer2.drop"]
+PARTS += ["transition.norm", "transition.conv", "transition.drop", "transition.pool"]
+
+
+@pytest.mark.parametrize("watched", PARTS)
+def test_whoever_watches_one_module_of_a_stage_sees_it(watched):
+    block, transition, x = stage()
+    both = md.nn.Sequential(block=block, transition=transition)
+    assert suits_stage(block, transition, x)
+    seen = []
+    dict(both.named_modules())[watched].on_output = seen.append
+    assert not suits_stage(block, transition, x)
+    models.block_and_transition(block, transition, x)
+    assert len(seen) == (2 if watched.endswith("2.drop") else 1)  # a layer drops after each convolution
+
+
+def test_a_stage_in_two_modes_or_with_dropout_or_another_eps_is_two_steps():
+    for change in (
+        lambda block, transition: block.eval(),
+        lambda block, transition: transition.eval(),
+        lambda block, transition: block.denselayer2.norm1.eval(),
+        lambda block, transition: setattr(transition.norm, "eps", 1e-3),
+        lambda block, transition: setattr(transition.drop, "p", 0.5),
+    ):
+        block, transition, x = stage()
+        change(block, transition)
+        assert not suits_stage(block, transition, x)
+        with reference_only():
+            transition.drop.rng = np.random.default_rng(1)
+            expected = models.block_and_transition(block, transition, x).data
+        transition.drop.rng = np.random.default_rng(1)
+        found = models.block_and_transition(block, transition, x).data
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
+
+
+def test_another_module_in_place_of_a_transition_runs():
+    block, _, x = stage()
+    pool = md.nn.Sequential(md.nn.AvgPool2d(2))
+    assert models.block_and_transition(block.to(dtype=np.float64), pool, x).shape == (3, 8, 3, 3)
+    model = create("densenet_bc_10_4")
+    model.features.transition1 = md.nn.Sequential(md.nn.Conv2d(12, 6, 1), md.nn.AvgPool2d(2))
+    model.features.denseblock2 = models.DenseBlock(models.BottleneckLayer, 1, 6, 4, 0.0)
+    model.features.transition2 = md.nn.Sequential(md.nn.Conv2d(10, 7, 1))
+    model.features.denseblock3 = models.DenseBlock(models.BottleneckLayer, 1, 7, 4, 0.0)
+    model.features.norm5 = md.nn.BatchNorm2d(11)
+    model.features.pool6 = md.nn.AvgPool2d(2)
+    model.classifier = md.nn.Linear(11, 5)
+    assert model(md.Tensor(np.ones((2, 3, 8, 8), np.float32))).shape == (2, 5)
+
+
 def test_margins_of_one_kernel_are_not_read_by_another():
     """225 rows of 18 values each, for 3×3 on pieces of two images and for 5×5 on one."""
     rng = np.random.default_rng(0)
@@ -295,6 +358,33 @@ def test_an_error_in_any_thread_arrives_and_the_pool_goes_on():
             with pytest.raises(KeyError, match="third"):
                 threads.in_parallel(work, range(8))
         assert threads.in_parallel(abs, [-1, -2]) == [1, 2]
+
+
+@pytest.mark.skipif(not hasattr(signal, "raise_signal") or os.name != "posix", reason="sends itself a signal")
+@pytest.mark.parametrize("waiting", [False, True])
+def test_an_interrupt_stops_all_threads(waiting):
+    """While the main thread works, or when it has done its share and waits for the other."""
+    started, done = threading.Event(), []
+
+    def work(i):
+        if threading.current_thread() is threading.main_thread():
+            if waiting and started.wait(10):
+                return
+            time.sleep(0.02)
+        else:
+            started.set()
+            time.sleep(0.2 if waiting else 0.02)
+        done.append(i)
+
+    with threads.threads(2):
+        timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            threads.in_parallel(work, range(2 if waiting else 400))
+        finished = len(done)
+        time.sleep(0.3)
+        assert len(done) == finished < 300
+        assert threads.in_parallel(abs, [-1, -2, -3]) == [1, 2, 3]
 
 
 def test_parallel_work_inside_parallel_work_does_not_wait_for_itself():

@@ -20,7 +20,6 @@ from ..nn import (
     Module,
     Sequential,
     init,
-    norm_relu,
     norm_relu_conv,
     seed_dropout,
 )
@@ -104,14 +103,17 @@ def block_and_transition(block: DenseBlock, transition: Transition, x: Tensor) -
 
 
 class Features(Sequential):
-    """Stem, dense blocks with transitions between them, BN-ReLU: one after another, in this order."""
+    """Modules one after another; a dense block and the transition behind it are one stage."""
 
     def forward(self, x: Tensor) -> Tensor:
-        stem, *stages, last_block, norm = (module for _, module in self.named_children())
-        x = stem(x)
-        for block, transition in zip(stages[::2], stages[1::2], strict=True):
-            x = block_and_transition(block, transition, x)
-        return norm_relu(norm, last_block(x))
+        modules = [module for _, module in self.named_children()]
+        while modules:
+            module = modules.pop(0)
+            if isinstance(module, DenseBlock) and modules and isinstance(modules[0], Transition):
+                x = block_and_transition(module, modules.pop(0), x)
+            else:
+                x = module(x)
+        return x
 
 
 class DenseNet(Module):
@@ -146,7 +148,8 @@ class DenseNet(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (N, C, H, W) to logits (N, classes). Images of another float type are converted to the weights'."""
-        return self.classifier(F.global_avg_pool2d(self.features(x.astype(self.dtype))))
+        features = F.relu(self.features(x.astype(self.dtype)))
+        return self.classifier(F.global_avg_pool2d(features))
 
 
 def densenet(

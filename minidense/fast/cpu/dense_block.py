@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy
 
-from ...models.densenet import BottleneckLayer, DenseLayer, block_and_transition, dense_block
-from ...models.densenet import DenseBlock as DenseBlockModule
+from ...models.densenet import BottleneckLayer, DenseBlock, DenseLayer, block_and_transition, dense_block
 from ...nn import BatchNorm2d, Conv2d, Dropout
 from ...ops import Op
 from ...ops.norm import refuse_single_value
@@ -23,7 +22,7 @@ from .unit import Unit
 from .ways import KeepingSize, PooledPointwise
 
 
-class DenseBlock(Op):
+class BlockInOneBuffer(Op):
     """All layers of a dense block as one step: x (N, c₀, H, W) gives (N, c₀ + L·k, H, W), or what a transition makes of that.
 
     Inputs after x: γ, β, weight of each layer's norm and convolution, of both where there is a bottleneck, then the transition's.
@@ -103,7 +102,7 @@ class DenseBlock(Op):
             offset = 0
             for unit, norm in zip(units, norms_of(layer), strict=True):
                 fold_running(unit, norm, offset)
-                unit.prepare_forward(shifted=self.may_shift(i))
+                unit.prepare_forward(shifted=unit is not units[-1] and self.may_shift(i))
                 offset = unit.offset
         if self.exit is not None:
             fold_running(self.exit, self.transition.norm)
@@ -420,18 +419,16 @@ def dense_block_in_one_buffer(x, layers):
 
 def fits_with_transition(block, transition, x):
     """The same, for the transition as well, and nobody watches between the two."""
-    if type(block) is not DenseBlockModule or block.on_output is not None:
+    if type(block) is not DenseBlock or block.on_output is not None:
         return False
     layers = layers_of(block)
     if not fits(x, layers) or transition.on_output is not None:
         return False
     c = x.shape[1] + len(layers) * convs_of(layers[0])[-1].weight.shape[0]
+    if not pools_pairs(transition, (x.shape[0], c, *x.shape[2:]), x.dtype):
+        return False
     first, norm = layers[0].norm1, transition.norm
-    return (
-        pools_pairs(transition, (x.shape[0], c, *x.shape[2:]), x.dtype)
-        and norm.training == first.training
-        and norm.eps == first.eps
-    )
+    return norm.training == first.training and norm.eps == first.eps
 
 
 @fast_path(block_and_transition, fits=fits_with_transition, examples=examples.stages)
@@ -450,7 +447,7 @@ def run(x, layers, transition=None):
     if transition is not None:
         pairs.append((transition.norm, transition.conv))
     inputs = [x, *(t for norm, conv in pairs for t in (norm.weight, norm.bias, conv.weight))]
-    op = DenseBlock(layers, transition, keep=recording(*inputs))
+    op = BlockInOneBuffer(layers, transition, keep=recording(*inputs))
     if op.training:
         refuse_single_value(x)
     y = apply(op, *inputs)

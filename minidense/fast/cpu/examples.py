@@ -46,12 +46,18 @@ def settled(module: Module, rng, dtype, *, training=True, frozen=False, special=
 # -- dense blocks ---------------------------------------------------------------------------------------------------
 
 
-def dense_block(rng, dtype, *, kind, shape, layers=3, growth_rate=4, dropout=0.0, offset=0.0, needs_dx=True, **how):
+def dense_block(
+    rng, dtype, *, kind, shape, layers=3, growth_rate=4, dropout=0.0, offset=0.0, needs_dx=True, last_kernel=3, **how
+):
     """Arguments of models.densenet.dense_block."""
     x = tensor(rng, dtype, *shape, offset=offset)
     x.requires_grad = needs_dx
-    channels = [shape[1] + i * growth_rate for i in range(layers)]
-    return [x, [settled(kind(c, growth_rate, dropout), rng, dtype, **how) for c in channels]], {}
+    made = [kind(shape[1] + i * growth_rate, growth_rate, dropout) for i in range(layers)]
+    if last_kernel == 1:
+        for layer in made:
+            name = "conv2" if kind is BottleneckLayer else "conv1"
+            setattr(layer, name, Conv2d(getattr(layer, name).weight.shape[1], growth_rate, 1, bias=False))
+    return [x, [settled(layer, rng, dtype, **how) for layer in made]], {}
 
 
 def dense_blocks():
@@ -66,6 +72,8 @@ def dense_blocks():
             yield partial(block, shape=(6, 9, 5, 5), training=training, frozen=True)
             yield partial(block, shape=(6, 9, 5, 5), training=training, needs_dx=False)
             yield partial(block, shape=(6, 5, 5, 5), training=training, growth_rate=1)
+            yield partial(block, shape=(6, 9, 5, 5), training=training, last_kernel=1)
+            yield partial(block, shape=(3, 9, 4, 1), training=training)
             yield partial(block, shape=(9, 3, 8, 8), training=training, growth_rate=17, layers=1)
 
 
@@ -121,7 +129,17 @@ def convolutions():
     yield partial(conv2d, shape=(9, 3, 32, 32), filters=8, kernel=(3, 3), padding=1, bias=True, needs_dx=False)
     yield partial(conv2d, shape=(6, 4, 8, 5), filters=5, kernel=(3, 3), padding=1, bias=True)
     yield partial(conv2d, shape=(4, 3, 6, 9), filters=5, kernel=(2, 3), bias=True)
-    yield partial(conv2d, shape=(2, 3, 1, 2), filters=5, kernel=(5, 5), padding=2)
+    # Images smaller than the kernel, and so narrow that a step to the next column is one to the next row.
+    for shape, k in (
+        ((2, 3, 1, 2), 5),
+        ((3, 4, 6, 1), 3),
+        ((1, 4, 1, 5), 3),
+        ((1, 3, 2, 3), 7),
+        ((1, 3, 1, 2), 7),
+        ((5, 3, 1, 1), 7),
+    ):
+        for filters in (1, 4, 9):
+            yield partial(conv2d, shape=shape, filters=filters, kernel=(k, k), padding=k // 2)
 
 
 # -- batch norm, alone and with what follows ------------------------------------------------------------------------
@@ -172,6 +190,9 @@ def norm_relu_convs():
         for filters, kernel, stride, padding in CONVOLUTIONS:
             sizes = {"filters": filters, "kernel": kernel, "stride": stride, "padding": padding}
             yield partial(norm_relu_conv, shape=(6, 9, 8, 7), training=training, special=True, **sizes)
+        for shape, k in (((3, 4, 6, 1), 3), ((1, 3, 2, 3), 7)):
+            sizes = {"filters": 4, "kernel": k, "stride": 1, "padding": k // 2}
+            yield partial(norm_relu_conv, shape=shape, training=training, **sizes)
         for shape in SHAPES:
             sizes = {"filters": 4, "kernel": 1, "stride": 1, "padding": 0}
             yield partial(norm_relu_conv, shape=shape, training=training, **sizes)

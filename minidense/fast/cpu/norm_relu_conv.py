@@ -103,7 +103,7 @@ def halved(piece):
     return Piece(piece.start, piece.stop, piece.height // 2, piece.width // 2)
 
 
-def run(norm, weight, x, way, results):
+def one_step(norm, weight, x, way, results):
     """The step on Tensors, and what training leaves in `norm`."""
     inputs = (x, norm.weight, norm.bias, weight)
     op = NormReLUConv(norm, way, results)
@@ -148,7 +148,7 @@ def norm_relu_conv_in_pieces(norm, conv, x):
     """nn.norm_relu_conv without writing down what lies between."""
     way = partial(runner, stride=conv.stride, padding=conv.padding)
     shape, stride, padding = conv.weight.shape, conv.stride, conv.padding
-    return run(norm, conv.weight, x, way, lambda piece: result_of(piece, shape, stride, padding))
+    return one_step(norm, conv.weight, x, way, lambda piece: result_of(piece, shape, stride, padding))
 
 
 def whole(number, least):
@@ -157,10 +157,11 @@ def whole(number, least):
 
 def pools_pairs(transition, shape, dtype):
     """A transition as it was built, for x of this shape and type, with nothing to drop."""
+    if type(transition) is not Transition:
+        return False
     drop, conv, pool = transition.drop, transition.conv, transition.pool
     return (
-        type(transition) is Transition
-        and suits(transition.norm, conv, shape, dtype)
+        suits(transition.norm, conv, shape, dtype)
         and conv.weight.shape[2:] == (1, 1)
         and (conv.stride, conv.padding) == (1, 0)
         and type(pool) is AvgPool2d
@@ -180,4 +181,4 @@ def fits_transition(transition, x):
 @fast_path(Transition.forward, fits=fits_transition, examples=examples.transitions)
 def transition_pooling_first(transition, x):
     """Transition.forward as one step."""
-    return run(transition.norm, transition.conv.weight, x, PooledPointwise, halved)
+    return one_step(transition.norm, transition.conv.weight, x, PooledPointwise, halved)

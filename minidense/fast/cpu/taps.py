@@ -56,31 +56,30 @@ def spread(dy, k, piece):
 
 def columns(x, k, piece, name):
     """(K·C, P): x (C, n, H·W) or (C, P) with its columns moved, x[h, w + q − r] for q = 0 … K − 1, zeros from beyond the edge."""
-    return shifts(x, k, piece, name, 1)
+    return shifts(x, k, piece, name, 1, piece.width)
 
 
 def rows(x, k, piece, name):
     """The same with its rows moved: x[h + p − r, w]."""
-    return shifts(x, k, piece, name, piece.width)
+    return shifts(x, k, piece, name, piece.width, piece.height)
 
 
-def shifts(x, k, piece, name, step):
-    """x with its pixels moved by (q − r)·step places, in working memory of that name."""
+def shifts(x, k, piece, name, step, length):
+    """x moved by q − r along an axis of that length, whose neighbours lie `step` pixels apart, in working memory of that name."""
     c, r = len(x), k // 2
     moved = scratch(name, (k, c, piece.pixels), x.dtype)
-    # The axis along which a move by `step` goes, and what is beyond it.
-    lines = moved.reshape(k, c, -1, piece.width if step == 1 else piece.height, step)
+    lines = moved.reshape(k, c, -1, length, step)
     here = moved[r]
     numpy.copyto(here.reshape(x.shape), x)
     for q in range(k):
-        by = abs(q - r) * step
+        by = min(abs(q - r) * step, piece.pixels)
         # Adding 0 copies: long plain copies by an odd number of places are ten times slower on some processors (seen on Zen 3).
         if q < r:
             numpy.add(here[:, : piece.pixels - by], 0, out=moved[q, :, by:])
             lines[q, :, :, : r - q] = 0
         elif q > r:
             numpy.add(here[:, by:], 0, out=moved[q, :, : piece.pixels - by])
-            lines[q, :, :, max(lines.shape[3] - (q - r), 0) :] = 0
+            lines[q, :, :, max(length - (q - r), 0) :] = 0
     return moved.reshape(k * c, -1)
 
 

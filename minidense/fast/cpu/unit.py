@@ -59,7 +59,7 @@ class Unit:
         self.far = numpy.flatnonzero(abs(beta) > FAR * abs(gamma))
 
     def prepare_forward(self, *, shifted=False):
-        """Write out what every piece will read.
+        """Make ready what every piece will read.
 
         shifted  a 1×1 convolution may leave out a constant for each filter, which ``offset`` (F,) then holds: half the passes over
                  x, but only where the constant is no larger than what it is added to
@@ -80,7 +80,7 @@ class Unit:
         self.convolution = self.way(folded)
 
     def prepare_backward(self):
-        """Write out what backward will read, see prepare_forward."""
+        """Make ready what backward will read, see prepare_forward."""
         self.thresholds = self.theta.astype(self.dtype)[:, None, None]
         self.convolution = self.way(self.scaled(self.s))
 
@@ -89,7 +89,7 @@ class Unit:
         return self.weight * s.astype(self.dtype)[:, None, None]
 
     def done(self):
-        """Free what was written out."""
+        """Free what was made ready."""
         self.thresholds = self.convolution = None
 
     def below(self, x):

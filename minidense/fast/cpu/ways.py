@@ -31,7 +31,8 @@ def flat(x):
 
 
 class KeepingSize:
-    """K×K at stride 1 with padding (K − 1)/2, where one of x and dy has far fewer channels: that one is copied K·K times (taps.py)."""
+    """K×K at stride 1 with padding (K − 1)/2, all taps on the side with fewer channels (taps.py): right for 1×1, and where one of
+    x and dy has far fewer."""
 
     def __init__(self, weight):
         self.weight = weight
