@@ -1,5 +1,6 @@
 """What all tests share: a generator of their own, and the devices there are."""
 
+import signal
 import sys
 import zlib
 
@@ -36,3 +37,11 @@ def strict_gpu(monkeypatch):
     """Device 'gpu', played by the stand-in."""
     monkeypatch.setitem(sys.modules, "cupy", strict_cupy)
     return "gpu"
+
+
+@pytest.fixture(autouse=True)
+def listening():
+    """Ctrl-C means what it means at a terminal, also where the tests were started to ignore it (nohup, a shell's &)."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

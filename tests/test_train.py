@@ -82,14 +82,6 @@ def at_step(monkeypatch):
     return actions.__setitem__
 
 
-@pytest.fixture(autouse=True)
-def listening():
-    """Ctrl-C means what it means at a terminal, also where the tests were started to ignore it (nohup, a shell's &)."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 def ctrl_c() -> None:
     signal.raise_signal(signal.SIGINT)
 
