@@ -1,7 +1,8 @@
 """Memory that a training step gives back stays with the process, for the next step to use.
 
 A step needs the same hundreds of megabytes each time. The C library hands large arrays back to the system as soon as they are
-freed, and to get them again costs more than to fill them: the system clears every page anew. That is a tenth of a training step.
+freed, and to get them again costs more than to fill them: the system clears every page anew. That is a tenth to a fifth of a training
+step.
 """
 
 import ctypes

@@ -360,25 +360,28 @@ def test_an_error_in_any_thread_arrives_and_the_pool_goes_on():
         assert threads.in_parallel(abs, [-1, -2]) == [1, 2]
 
 
-@pytest.mark.skipif(not hasattr(signal, "raise_signal") or os.name != "posix", reason="sends itself a signal")
+@pytest.mark.skipif(os.name != "posix", reason="sends itself a signal")
 @pytest.mark.parametrize("waiting", [False, True])
 def test_an_interrupt_stops_all_threads(waiting):
-    """While the main thread works, or when it has done its share and waits for the other."""
+    """While the main thread works, or when it has done its share and waits for the other, which sends the signal."""
     started, done = threading.Event(), []
 
     def work(i):
         if threading.current_thread() is threading.main_thread():
-            if waiting and started.wait(10):
+            if waiting:
+                started.wait(10)
                 return
             time.sleep(0.02)
-        else:
+        elif not started.is_set():
             started.set()
-            time.sleep(0.2 if waiting else 0.02)
+            time.sleep(0.1)
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.2)
+        else:
+            time.sleep(0.02)
         done.append(i)
 
     with threads.threads(2):
-        timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
-        timer.start()
         with pytest.raises(KeyboardInterrupt):
             threads.in_parallel(work, range(2 if waiting else 400))
         finished = len(done)

@@ -31,8 +31,10 @@ def flat(x):
 
 
 class KeepingSize:
-    """K×K at stride 1 with padding (K − 1)/2, all taps on the side with fewer channels (taps.py): right for 1×1, and where one of
-    x and dy has far fewer."""
+    """K×K at stride 1 with padding (K − 1)/2, all taps on the side with fewer channels, see taps.py.
+
+    For 1×1, and where one of x and dy has far fewer channels than the other.
+    """
 
     def __init__(self, weight):
         self.weight = weight
