@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from . import functional as F
 from . import models
-from .backend import synchronise, to_device
+from .backend import synchronise
 from .checkpoint import Checkpoint, Progress
 from .config import CommandLine, TrainConfig, parse, resumed_settings
 from .data import Dataset, load, prefetch, test_batches, training_batches
@@ -50,13 +50,13 @@ def train_epoch(
     steps = steps_in_epoch(dataset, config)
     tally = Tally(progress, config.device)
     batches = training_batches(dataset, size=config.batch_size, seed=seed, augment=config.augment, start=progress.step)
-    with closing(prefetch(batches)) as ready:
+    with closing(prefetch(batches, device=dataset.device)) as ready:
         for images, labels in ready:
             for group in optimizer.groups:
                 group["lr"] = config.learning_rate_at(progress.epoch + progress.step / steps)
             if config.dropout:
                 seed_dropout(model, (3, *seed, progress.step))
-            logits = model(Tensor(images, device=config.device))
+            logits = model(Tensor(images))
             loss = F.cross_entropy(logits, labels)
             optimizer.zero_grad()
             loss.backward()
@@ -82,9 +82,10 @@ def evaluate(
     model.eval()
     progress = Progress()
     tally = Tally(progress, config.device)
-    with no_grad(), closing(prefetch(test_batches(dataset, size=config.batch_size))) as ready:
+    batches = test_batches(dataset, size=config.batch_size)
+    with no_grad(), closing(prefetch(batches, device=dataset.device)) as ready:
         for images, labels in ready:
-            logits = model(Tensor(images, device=config.device))
+            logits = model(Tensor(images))
             tally.add(logits, F.cross_entropy(logits, labels), labels)
             if stopping is not None and stopping.asked:
                 raise Stopped
@@ -101,9 +102,9 @@ class Tally:
         self.hits: Any = progress.hits
         self.started = time.perf_counter()
 
-    def add(self, logits: Tensor, loss: Tensor, labels: numpy.ndarray) -> None:
+    def add(self, logits: Tensor, loss: Tensor, labels: Any) -> None:
         self.loss = self.loss + loss.data.astype(numpy.float64) * len(labels)
-        self.hits = self.hits + (logits.data.argmax(1) == to_device(labels, self.device)).sum()
+        self.hits = self.hits + (logits.data.argmax(1) == labels).sum()
         self.progress.images += len(labels)
 
     def read(self) -> None:
@@ -136,7 +137,7 @@ def fit(
         numpy.errstate(over="ignore", invalid="ignore"),  # a run that diverges is told once, by refuse_divergence
         stop_on_ctrl_c() as stopping,
     ):
-        dataset = load(config.data, config.data_dir).first(config.limit_train, config.limit_test)
+        dataset = load(config.data, config.data_dir).first(config.limit_train, config.limit_test).to(config.device)
         model, optimizer = build(config, dataset)
         history: list[dict[str, Any]] = []
         progress = Progress()
@@ -232,7 +233,7 @@ def seconds_per_epoch(config: TrainConfig, dataset: Dataset) -> float:
     images, labels = next(
         training_batches(dataset, size=config.batch_size, seed=(config.seed,), augment=config.augment)
     )
-    images = Tensor(images, device=config.device)
+    images = Tensor(images)
 
     def train_step():
         F.cross_entropy(model(images), labels).backward()

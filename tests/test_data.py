@@ -16,30 +16,36 @@ import time
 import tracemalloc
 import warnings
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import platformdirs
 import pytest
+import strict_cupy
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import minidense
-from minidense.backend import library, to_numpy
+from minidense.backend import device_of, library, to_numpy
 from minidense.data import (
     Dataset,
     archives,
+    crop,
     datasets,
     load,
+    mirror,
+    moves,
     normalise,
     prefetch,
-    random_crop,
-    random_flip,
+    prepared,
     test_batches,
     training_batches,
 )
+from minidense.data.loader import batch_key
 from minidense.data.pickles import read_literals
-from minidense.errors import ConfigError, DataError
+from minidense.errors import ConfigError, DataError, DeviceError
+from minidense.speed import reference_only
 
 test_batches.__test__ = False  # a function of the package, not a test
 
@@ -894,42 +900,128 @@ def marked_images(n: int, c: int = 2, h: int = 5, w: int = 4) -> np.ndarray:
     return 1 + np.arange(n * c * h * w, dtype=np.float32).reshape(n, c, h, w)
 
 
-@pytest.mark.parametrize("padding", [1, 2])
-def test_a_crop_is_one_of_the_windows_of_the_padded_image_and_all_are_reached(padding, device, rng):
-    image = marked_images(1)
-    n, (_, c, h, w) = 600, image.shape
-    crops = to_numpy(random_crop(on(device, np.repeat(image, n, axis=0)), rng, padding=padding))
-    padded = np.pad(image[0], ((0, 0), (padding, padding), (padding, padding)))
+KEYS = [(0, 0), (1, 2), (2**64 - 1, 3), (3, 2**64 - 1), (0x0123456789ABCDEF, 0xFEDCBA9876543210)]
+
+
+def philox4x64(counter, key) -> list[int]:
+    """Ten rounds on four words of 64 bits (Salmon et al. 2011, section 3.3), one number at a time."""
+    (a, b, c, d), (k0, k1) = counter, key
+    for _ in range(10):
+        left, right = 0xD2E7470EE14C6C93 * a, 0xCA5A826395121157 * c
+        a, b, c, d = (right >> 64) ^ b ^ k0, right % 2**64, (left >> 64) ^ d ^ k1, left % 2**64
+        k0, k1 = (k0 + 0x9E3779B97F4A7C15) % 2**64, (k1 + 0xBB67AE8584CAA73B) % 2**64
+    return [a, b, c, d]
+
+
+def test_the_philox_of_these_tests_is_that_of_the_paper():
+    """Known answers that the authors publish with their code (Random123, kat_vectors)."""
+    assert philox4x64([0] * 4, [0] * 2) == [
+        0x16554D9ECA36314C, 0xDB20FE9D672D0FDC, 0xD7E772CEE186176B, 0x7E68B68AEC7BA23B
+    ]  # fmt: skip
+    digits_of_pi = [0x243F6A8885A308D3, 0x13198A2E03707344, 0xA4093822299F31D0, 0x082EFA98EC4E6C89]
+    assert philox4x64(digits_of_pi, [0x452821E638D01377, 0xBE5466CF34E90C6C]) == [
+        0xA528F45403E61D95, 0x38C72DBD566E9788, 0xA5A1610E72FD18B5, 0x57BD43B5E52B7FE6
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize(("padding", "flip"), [(4, True), (1, False), (0, True)])
+def test_image_i_moves_as_philox_says_at_counter_i_plus_1(key, padding, flip):
+    count = 70
+    words = [philox4x64([i + 1, 0, 0, 0], key) for i in range(count)]
+    mirrored, top, left = moves(key, count, padding=padding, flip=flip)
+    assert (mirrored.dtype, top.dtype, left.dtype) == (bool, np.int64, np.int64)
+    assert mirrored.tolist() == [flip and w[0] >= 2**63 for w in words]
+    assert top.tolist() == [(w[1] >> 32) * (2 * padding + 1) >> 32 for w in words]
+    assert left.tolist() == [(w[2] >> 32) * (2 * padding + 1) >> 32 for w in words]
+
+
+def test_a_smaller_batch_moves_as_the_beginning_of_a_larger_one():
+    for few, many in zip(*(moves((5, 6), n, padding=4, flip=True) for n in (3, 64)), strict=True):
+        np.testing.assert_array_equal(few, many[:3])
+    assert [len(part) for part in moves((5, 6), 0, padding=4, flip=True)] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("padding", [0, 1, 4])
+@pytest.mark.parametrize("flip", [False, True])
+def test_every_place_and_both_sides_come_equally_often(padding, flip):
+    sides = 1 + flip
+    kinds = sides * (2 * padding + 1) ** 2
+    found = np.stack(moves((7, 8), 500 * kinds, padding=padding, flip=flip), axis=1)
+    moved, counts = np.unique(found, axis=0, return_counts=True)
     places = range(2 * padding + 1)
-    windows = {padded[:, top : top + h, left : left + w].tobytes() for top in places for left in places}
-    assert len(windows) == len(places) ** 2
-    # With 600 draws a given one of 25 windows is left out with probability (24/25)^600 = 2e-11.
-    assert {crop.tobytes() for crop in crops} == windows
-    assert crops.shape == (n, c, h, w)
+    assert moved.tolist() == [list(kind) for kind in itertools.product(range(sides), places, places)]
+    assert (abs(counts - 500) < 5 * np.sqrt(500)).all()  # five standard deviations
 
 
-def test_each_image_is_cropped_from_itself_and_in_its_own_place(device, rng):
-    images = marked_images(200)
-    crops = to_numpy(random_crop(on(device, images), rng, padding=1))
-    for image, crop in zip(images, crops, strict=True):
-        inside = crop[crop > 0]
-        assert np.isin(inside, image).all()
-    moved = [tuple(np.argwhere(crop[0] > 0)[0]) + tuple(np.argwhere(crop[0] > 0)[-1]) for crop in crops]
-    assert len(set(moved)) > 1
+@pytest.mark.parametrize("changed", [(1, 0), (0, 1)])
+def test_either_half_of_the_key_changes_the_moves(changed):
+    for ours, theirs in zip(*(moves(key, 50, padding=4, flip=True) for key in ((0, 0), changed)), strict=True):
+        assert (ours != theirs).any()
 
 
-def test_a_crop_without_padding_is_the_image(device, rng):
+def test_mirror_turns_the_chosen_images_left_to_right(device):
+    images = on(device, np.array([[[[1, 2, 3], [4, 5, 6]]]] * 2))
+    turned = to_numpy(mirror(images, on(device, np.array([True, False]))))
+    assert turned.tolist() == [[[[3, 2, 1], [6, 5, 4]]], [[[1, 2, 3], [4, 5, 6]]]]
+
+
+def test_crop_starts_at_a_row_and_column_of_the_padded_image(device):
+    images = on(device, np.array([[[[1, 2], [3, 4]]]] * 4))
+    top, left = (on(device, np.array(places)) for places in ([0, 1, 2, 2], [0, 1, 0, 1]))
+    cropped = to_numpy(crop(images, top, left, padding=1))
+    assert cropped[:, 0].tolist() == [[[0, 0], [0, 1]], [[1, 2], [3, 4]], [[0, 3], [0, 0]], [[3, 4], [0, 0]]]
+
+
+@pytest.mark.parametrize("padding", [1, 2])
+def test_a_crop_is_a_window_of_its_own_padded_image(padding, device):
+    images = marked_images(40)
+    _, top, left = moves((1, 1), 40, padding=padding, flip=False)
+    cropped = to_numpy(crop(on(device, images), on(device, top), on(device, left), padding=padding))
+    for image, y, x, found in zip(images, top, left, cropped, strict=True):
+        padded = np.pad(image, ((0, 0), (padding, padding), (padding, padding)))
+        np.testing.assert_array_equal(found, padded[:, y : y + 5, x : x + 4])
+
+
+def test_a_crop_without_padding_is_the_image(device):
     images = marked_images(3)
-    np.testing.assert_array_equal(to_numpy(random_crop(on(device, images), rng, padding=0)), images)
+    nowhere = on(device, np.zeros(3, np.int64))
+    np.testing.assert_array_equal(to_numpy(crop(on(device, images), nowhere, nowhere, padding=0)), images)
 
 
-def test_a_flip_mirrors_about_half_of_the_images_and_only_left_to_right(device, rng):
-    images = marked_images(2000)
-    flipped = to_numpy(random_flip(on(device, images), rng))
-    same = (flipped == images).all((1, 2, 3))
-    mirrored = (flipped == images[:, :, :, ::-1]).all((1, 2, 3))
-    assert (same ^ mirrored).all()
-    assert 888 < mirrored.sum() < 1112  # 1000 ± 5 standard deviations of √(2000/4) = 22.4
+@pytest.fixture
+def photographs(rng):
+    """Images of a whole part, 60 of them, and which make up a batch; the mean and the deviation of each channel."""
+    chosen = rng.permutation(60)[:37]
+    return rng.integers(0, 256, (60, 3, 6, 5), np.uint8), chosen, (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)
+
+
+@pytest.mark.parametrize(("padding", "flip"), [(2, True), (2, False), (0, True), (0, False)])
+def test_prepared_images_are_normalised_mirrored_padded_and_cropped_one_by_one(padding, flip, device, photographs):
+    images, chosen, mean, std = photographs
+    key = (2**64 - 5, 11)
+    batch = prepared(on(device, images), on(device, chosen), mean, std, key=key, padding=padding, flip=flip)
+    assert batch.dtype == np.float32
+    mirrored, top, left = moves(key, len(chosen), padding=padding, flip=flip)
+    mean, std = (np.array(v, np.float32)[:, None, None] for v in (mean, std))
+    for i, found in enumerate(to_numpy(batch)):
+        image = (images[chosen[i]].astype(np.float32) - mean) / std
+        image = image[:, :, ::-1] if mirrored[i] else image
+        image = np.pad(image, ((0, 0), (padding, padding), (padding, padding)))
+        image = image[:, top[i] : top[i] + 6, left[i] : left[i] + 5]
+        assert found.tobytes() == image.tobytes(), i
+
+
+def test_prepared_without_a_key_only_gathers_and_normalises(device, photographs):
+    images, chosen, mean, std = photographs
+    batch = prepared(on(device, images), on(device, chosen), mean, std, padding=2, flip=True)
+    np.testing.assert_array_equal(to_numpy(batch), normalise(images[chosen], mean, std))
+
+
+def test_prepared_refuses_images_and_choice_on_two_devices(strict_gpu, photographs):
+    images, chosen, mean, std = photographs
+    with pytest.raises(DeviceError, match=r"\(60, 3, 6, 5\) on the gpu, \(37,\) on the cpu"):
+        prepared(on(strict_gpu, images), chosen, mean, std)
 
 
 def test_normalise_subtracts_the_mean_and_divides_by_the_std_of_each_channel(device):
@@ -946,20 +1038,16 @@ def test_normalise_gives_the_training_part_mean_0_and_std_1():
     assert y.std() == pytest.approx(1, abs=0.005 / 6.02 + 1e-5)
 
 
-@pytest.mark.parametrize(
-    "augment", [random_flip, lambda images, rng: random_crop(images, rng, padding=2)], ids=["flip", "crop"]
-)
-def test_the_same_generator_state_gives_the_same_images(augment, device):
-    images = on(device, marked_images(50))
-    first, second, other = (to_numpy(augment(images, np.random.default_rng(seed))) for seed in (3, 3, 4))
-    np.testing.assert_array_equal(first, second)
-    assert (first != other).any()
-
-
-def test_augmentation_leaves_its_input_alone(device, rng):
+def test_augmentation_leaves_its_input_alone(device):
     original = marked_images(20)
-    images = on(device, original)
-    results = [random_flip(images, rng), random_crop(images, rng, padding=2), normalise(images, (1, 2), (3, 4))]
+    images, zeros, everything = (on(device, array) for array in (original, np.zeros(20, np.int64), np.arange(20)))
+    results = [
+        mirror(images, zeros == 1),
+        crop(images, zeros, zeros, padding=0),
+        normalise(images, (1, 2), (3, 4)),
+        prepared(images, everything, (1, 2), (3, 4)),
+        prepared(images, everything, (1, 2), (3, 4), key=(1, 2), padding=1, flip=True),
+    ]
     np.testing.assert_array_equal(to_numpy(images), original)
     for result in results:
         result *= 0  # not a view of the input either
@@ -967,10 +1055,87 @@ def test_augmentation_leaves_its_input_alone(device, rng):
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_crop_and_flip_keep_the_type(dtype, device, rng):
-    images = on(device, np.ones((3, 1, 4, 4), dtype))
-    assert random_crop(images, rng, padding=1).dtype == dtype
-    assert random_flip(images, rng).dtype == dtype
+def test_crop_and_mirror_keep_the_type(dtype, device):
+    images, ones = on(device, np.ones((3, 1, 4, 4), dtype)), on(device, np.ones(3, np.int64))
+    assert crop(images, ones, ones, padding=1).dtype == dtype
+    assert mirror(images, ones == 1).dtype == dtype
+
+
+# -- the same on the GPU ----------------------------------------------------------------------------------------------
+
+
+def test_a_data_set_moves_as_a_whole_and_stays_bytes(device):
+    digits = load("digits").first(20, 10)
+    there = digits.to(device)
+    assert (digits.device, there.device) == ("cpu", device)
+    for name in ("train_images", "train_labels", "test_images", "test_labels"):
+        here, moved = getattr(digits, name), getattr(there, name)
+        assert type(moved) is library(device).ndarray
+        assert moved.dtype == here.dtype
+        np.testing.assert_array_equal(to_numpy(moved), here)
+    assert (there.name, there.class_names, there.mean, there.std) == ("digits", digits.class_names, (4.88,), (6.02,))
+    assert (there.crop_padding, there.flip) == (1, False)
+    assert there.to(device) is there
+    back = there.to("cpu")
+    assert back.device == "cpu"
+    np.testing.assert_array_equal(back.train_images, digits.train_images)
+
+
+def test_a_part_of_a_data_set_on_the_gpu_stays_there(device):
+    few = load("digits").to(device).first(7, 3)
+    assert few.device == device
+    assert (len(few.train_images), len(few.test_labels)) == (7, 3)
+
+
+def test_a_data_set_refuses_an_unknown_device():
+    with pytest.raises(DeviceError, match="unknown device 'tpu'"):
+        load("digits").to("tpu")
+
+
+@pytest.mark.parametrize("part", ["train_labels", "test_labels"])
+@pytest.mark.parametrize("label", [-1, 10])
+def test_a_label_that_names_no_class_does_not_reach_the_gpu(part, label, strict_gpu):
+    digits = load("digits").first(5, 5)
+    wrong = replace(digits, **{part: np.array([0, 1, 2, 3, label])})
+    with pytest.raises(DataError, match=rf"digits: labels must lie in 0 … 9, found .*{label}"):
+        wrong.to(strict_gpu)
+
+
+@pytest.mark.parametrize(("start", "augment"), [(0, True), (3, True), (0, False)])
+def test_batches_have_the_same_bits_on_either_device(start, augment, device):
+    digits = replace(load("digits").first(50, 20), flip=True)
+    options = {"size": 8, "seed": (5, 2), "augment": augment}
+    here = list(training_batches(digits, **options))[start:] + list(test_batches(digits, size=8))
+    digits = digits.to(device)
+    there = [*training_batches(digits, **options, start=start), *test_batches(digits, size=8)]
+    for (images, labels), (moved_images, moved_labels) in zip(here, there, strict=True):
+        assert device_of(moved_images) == device_of(moved_labels) == device
+        assert (moved_images.dtype, moved_labels.dtype) == (np.float32, np.int64)
+        assert to_numpy(moved_images).tobytes() == images.tobytes()
+        assert to_numpy(moved_labels).tobytes() == labels.tobytes()
+
+
+def test_only_the_choices_travel_to_the_gpu_and_nothing_comes_back(strict_gpu, monkeypatch):
+    digits = load("digits").first(50, 20).to(strict_gpu)
+    travelled, asarray = [], strict_cupy.asarray
+
+    def noted(value, *args, **kwargs):
+        travelled.append(np.shape(value))
+        return asarray(value, *args, **kwargs)
+
+    def get(self, *args, **kwargs):
+        pytest.fail("an array came back from the GPU")
+
+    monkeypatch.setattr(strict_cupy, "asarray", noted)
+    monkeypatch.setattr(strict_cupy.ndarray, "get", get)
+    with reference_only():
+        assert len(list(training_batches(digits, size=20, seed=(0,)))) == 3
+    # The order; then for each batch a mean, a deviation, and what chance has chosen: mirrored, top, left.
+    assert travelled == [(50,)] + [(1,)] * 2 + [(20,)] * 3 + [(1,)] * 2 + [(20,)] * 3 + [(1,)] * 2 + [(10,)] * 3
+    del travelled[:]
+    with reference_only():
+        assert len(list(test_batches(digits, size=20))) == 1
+    assert travelled == [(1,), (1,)]
 
 
 # -- batches ----------------------------------------------------------------------------------------------------------
@@ -1022,6 +1187,26 @@ def test_an_epoch_that_starts_at_a_later_batch_goes_on_with_the_same_bits(start)
     for (a, a_labels), (b, b_labels) in zip(whole[start:], rest, strict=True):
         assert a.tobytes() == b.tobytes()
         np.testing.assert_array_equal(a_labels, b_labels)
+
+
+@pytest.mark.parametrize("start", [0, 2])
+def test_each_batch_is_prepared_with_the_key_of_its_number(start):
+    """The rule by which a run can be repeated elsewhere, written out."""
+    digits = load("digits").first(50)
+    order = np.random.default_rng((1, 5, 2)).permutation(50)
+    for number, (images, labels) in enumerate(training_batches(digits, size=8, seed=(5, 2), start=start), start):
+        key = tuple(np.random.SeedSequence((2, 5, 2, number)).generate_state(2, np.uint64).tolist())
+        chosen = order[8 * number : 8 * number + 8]
+        expected = prepared(digits.train_images, chosen, digits.mean, digits.std, key=key, padding=1)
+        assert images.tobytes() == expected.tobytes()
+        np.testing.assert_array_equal(labels, digits.train_labels[chosen])
+
+
+def test_every_batch_of_every_epoch_and_seed_has_a_key_of_its_own():
+    keys = [batch_key((seed, epoch), number) for seed in range(3) for epoch in range(3) for number in range(50)]
+    assert len({*keys}) == len({first for first, _ in keys}) == len({second for _, second in keys}) == 450
+    assert max(map(max, keys)) >= 2**63  # all 64 bits are used
+    assert all(type(half) is int and 0 <= half < 2**64 for key in keys for half in key)
 
 
 def test_batches_are_float32_images_and_int64_labels():
@@ -1171,6 +1356,26 @@ def test_no_thread_is_left_after_a_whole_epoch():
     for _ in prefetch(training_batches(numbered(), size=8, seed=(0,))):
         assert len(prefetching_threads()) <= 1  # it may be done already
     assert not prefetching_threads()
+
+
+def test_the_gpu_needs_no_thread_beside_it():
+    made, closed = [], []
+
+    def items():
+        try:
+            for i in range(5):
+                made.append(i)
+                yield i
+        finally:
+            closed.append(True)
+
+    batches = prefetch(items(), device="gpu")
+    assert [next(batches), next(batches)] == [0, 1]
+    assert made == [0, 1]
+    assert not prefetching_threads()
+    batches.close()
+    assert closed
+    assert list(prefetch(range(5), device="gpu")) == list(range(5))
 
 
 def test_no_thread_starts_before_the_first_item_is_asked_for():

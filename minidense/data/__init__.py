@@ -1,17 +1,19 @@
 """From files to batches."""
 
-from .augment import normalise, random_crop, random_flip
+from .augment import crop, mirror, moves, normalise, prepared
 from .datasets import DATASETS, Dataset, load
 from .loader import prefetch, test_batches, training_batches
 
 __all__ = [
     "DATASETS",
     "Dataset",
+    "crop",
     "load",
+    "mirror",
+    "moves",
     "normalise",
     "prefetch",
-    "random_crop",
-    "random_flip",
+    "prepared",
     "test_batches",
     "training_batches",
 ]

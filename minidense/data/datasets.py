@@ -3,10 +3,12 @@
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy
 import platformdirs
 
+from ..backend import device_of, to_device
 from ..errors import ConfigError, DataError
 from .archives import CIFAR10_PLACES, read_cifar10
 
@@ -17,19 +19,36 @@ ENVIRONMENT_VARIABLE = "MINIDENSE_DATA"
 class Dataset:
     """Images and labels, and how the papers treat them.
 
-    images  uint8 (N, C, H, W);  labels  int64 (N,);  mean, std  per channel, in units of the pixels
+    images  uint8 (N, C, H, W);  labels  int64 (N,);  all on one device;  mean, std  per channel, in units of the pixels
     """
 
     name: str
-    train_images: numpy.ndarray
-    train_labels: numpy.ndarray
-    test_images: numpy.ndarray
-    test_labels: numpy.ndarray
+    train_images: Any
+    train_labels: Any
+    test_images: Any
+    test_labels: Any
     class_names: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     crop_padding: int  # pixels that a random crop may move the image by
     flip: bool  # is a mirrored picture still one of its class? A digit is not
+
+    device = property(lambda self: device_of(self.train_images))
+
+    def to(self, device: str) -> "Dataset":
+        """The same images, still uint8, and labels on `device`, 'cpu' or 'gpu'; itself when they are there already.
+
+        Raises DeviceError as ``backend.to_device`` does, and DataError when a label names no class: no step on the GPU looks again.
+        """
+        if device == self.device:
+            return self
+        for labels in (self.train_labels, self.test_labels):
+            if len(labels) and not 0 <= labels.min() <= labels.max() < len(self.class_names):
+                raise DataError(
+                    f"{self.name}: labels must lie in 0 … {len(self.class_names) - 1}, found {labels.min()} … {labels.max()}"
+                )
+        arrays = ("train_images", "train_labels", "test_images", "test_labels")
+        return replace(self, **{name: to_device(getattr(self, name), device) for name in arrays})
 
     def first(self, train: int | None = None, test: int | None = None) -> "Dataset":
         """The first so many images of either part; None keeps all. Raises ConfigError when there are not so many."""
