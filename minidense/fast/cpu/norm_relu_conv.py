@@ -8,12 +8,13 @@ from functools import partial
 import numpy
 
 from ...models.densenet import Transition
-from ...nn import AvgPool2d, BatchNorm2d, Conv2d, Dropout, norm_relu_conv
+from ...nn import norm_relu_conv
 from ...ops import Op
 from ...ops.norm import refuse_single_value
 from ...speed import fast_path
 from ...tensor import apply
 from ...threads import scratch, single_threaded_blas
+from ..known import is_known_pair, is_known_transition
 from . import examples, moments
 from .pieces import Piece, in_pieces, on_cpu, pieces_of, result_of, shared_out
 from .unit import Unit
@@ -115,28 +116,15 @@ def one_step(norm, weight, x, way, results):
     return y
 
 
-def suits(norm, conv, shape, dtype):
-    """A plain pair on the CPU that nobody watches, for x of this shape and type.
-
-    Whatever does not fit together is the definition's to refuse.
-    """
-    return (
-        type(norm) is BatchNorm2d
-        and type(conv) is Conv2d
-        and conv.bias is None
-        and norm.on_output is None
-        and conv.on_output is None
-        and all(on_cpu(t) and t.dtype == dtype for t in (norm.weight, norm.bias, conv.weight))
-        and len(shape) == 4
-        and 0 not in shape
-        and shape[1] == len(norm.weight) == conv.weight.shape[1]
-    )
+def suits(x, *tensors):
+    """All on the CPU and of one type?"""
+    return on_cpu(x) and all(on_cpu(t) and t.dtype == x.dtype for t in tensors)
 
 
 def fits(norm, conv, x):
     return (
-        on_cpu(x)
-        and suits(norm, conv, x.shape, x.dtype)
+        is_known_pair(norm, conv, x.shape)
+        and suits(x, norm.weight, norm.bias, conv.weight)
         and whole(conv.stride, 1)
         and whole(conv.padding, 0)
         and all(size + 2 * conv.padding >= k for size, k in zip(x.shape[2:], conv.weight.shape[2:], strict=True))
@@ -155,27 +143,8 @@ def whole(number, least):
     return isinstance(number, int) and number >= least
 
 
-def pools_pairs(transition, shape, dtype):
-    """A transition as it was built, for x of this shape and type, with nothing to drop."""
-    if type(transition) is not Transition:
-        return False
-    drop, conv, pool = transition.drop, transition.conv, transition.pool
-    return (
-        suits(transition.norm, conv, shape, dtype)
-        and conv.weight.shape[2:] == (1, 1)
-        and (conv.stride, conv.padding) == (1, 0)
-        and type(pool) is AvgPool2d
-        and (pool.kernel, pool.stride or 2, pool.padding) == (2, 2, 0)
-        and type(drop) is Dropout
-        and shape[2] % 2 == shape[3] % 2 == 0
-        and not (drop.training and drop.p)
-        and drop.on_output is None
-        and pool.on_output is None
-    )
-
-
 def fits_transition(transition, x):
-    return on_cpu(x) and pools_pairs(transition, x.shape, x.dtype)
+    return is_known_transition(transition, x.shape) and suits(x, *transition.parameters())
 
 
 @fast_path(Transition.forward, fits=fits_transition, examples=examples.transitions)

@@ -11,6 +11,7 @@ import numpy
 from ...models.densenet import BottleneckLayer
 from ...ops import Op
 from ...threads import scratch, single_threaded_blas
+from ..known import norms_of
 from . import moments
 from .norm_relu_conv import halved
 from .pieces import empty_pieces, in_pieces, pieces_of, shared_out
@@ -345,10 +346,6 @@ def drop(x, mask, piece):
         kept, scale = mask
         rows = piece.rows(x)
         numpy.multiply(rows, piece.of(kept) * scale, out=rows)
-
-
-def norms_of(layer):
-    return (layer.norm1, layer.norm2) if isinstance(layer, BottleneckLayer) else (layer.norm1,)
 
 
 def fold_running(unit, norm, offset=0):
