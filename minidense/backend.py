@@ -6,12 +6,10 @@ from typing import Any
 
 import numpy
 
+from .cupy_trouble import failed_import, not_cupy, refuse_unusable
 from .errors import DeviceError
 
 DEVICES = ("cpu", "gpu")
-INSTALL_HINT = (
-    'pip install "minidense[cuda12]" or "minidense[cuda13]", whichever the driver supports (nvidia-smi prints it)'
-)
 
 
 def array_module(*arrays) -> Any:
@@ -40,21 +38,27 @@ def device_of(array) -> str:
 def library(device) -> Any:
     """The array library of a device, imported only now.
 
-    Raises DeviceError when the device is unknown, CuPy is not installed, or no GPU answers.
+    Raises DeviceError, in one line that says why and the way out, when the device is unknown, CuPy is not installed or
+    cannot be imported, the driver is missing or too old, or no GPU is visible.
     """
     check_device(device)
     if device == "cpu":
         return numpy
+    cupy = cupy_module()
+    if not cupy.cuda.is_available():
+        refuse_unusable(cupy)
+    return cupy
+
+
+def cupy_module() -> Any:
+    """CuPy, imported only now, whether or not a GPU answers. Raises DeviceError when it is not there or cannot be imported."""
     try:
         cupy = importlib.import_module("cupy")
-    except ImportError as error:
-        raise DeviceError(
-            f"device 'gpu' needs CuPy, which is not installed. Use device 'cpu', or: {INSTALL_HINT}"
-        ) from error
-    if not cupy.cuda.is_available():
-        raise DeviceError(
-            "device 'gpu': CuPy is installed but finds no usable GPU or driver (see nvidia-smi). Use device 'cpu'"
-        )
+    except Exception as error:  # a NumPy that does not fit raises ValueError, a library that is damaged OSError
+        raise failed_import(error) from error
+    if not hasattr(cupy, "ndarray"):
+        sys.modules.pop("cupy", None)  # or array_module would ask it whose an array is
+        raise not_cupy(cupy)
     return cupy
 
 

@@ -1,10 +1,10 @@
-"""The command minidense: train and bench under one name."""
+"""The command minidense: train, bench and doctor under one name."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 
-from . import bench, train
+from . import bench, doctor, train
 from .config import Parser, nearest
 from .train import DONE, WRONG_COMMAND_LINE
 from .version import __version__
@@ -12,6 +12,7 @@ from .version import __version__
 COMMANDS = {
     "train": (train.main, "train a DenseNet; what python -m minidense.train does"),
     "bench": (bench.main, "measure speed and memory, alone or beside PyTorch"),
+    "doctor": (doctor.main, "say what is here, what is missing, and whether it computes right"),
 }
 
 

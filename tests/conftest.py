@@ -7,6 +7,7 @@ import zlib
 import numpy as np
 import pytest
 import strict_cupy
+from machines import machine, machine_with_broken_cupy, machine_without_cupy  # noqa: F401  fixtures for all
 
 try:
     import cupy

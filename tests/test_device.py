@@ -1,8 +1,9 @@
 """The GPU path, proven without a GPU: a stand-in for CuPy that is as strict as CuPy (strict_cupy.py)."""
 
-import importlib.util
 import subprocess
 import sys
+import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,11 @@ from conftest import gpu_is_here
 
 import minidense as md
 from minidense import functional as F
-from minidense.backend import device_of, library, to_device, to_numpy
+from minidense import train
+from minidense.backend import device_of, library, to_numpy
+from minidense.config import TrainConfig
+from minidense.data import load
+from minidense.speed import reference_only
 
 
 def trained(device, steps=3):
@@ -41,6 +46,60 @@ def test_a_training_step_on_the_other_device_is_the_same_step(device):
     )  # the same operations, other kernels
     for name, array in here.state_dict().items():
         np.testing.assert_allclose(model.state_dict()[name], array, rtol=1e-10, atol=1e-10, err_msg=name)
+
+
+def test_a_whole_run_on_the_other_device_is_the_same_run(device, tmp_path, monkeypatch):
+    """Two epochs with dropout and augmentation and their tests, from images that are kept on the device as bytes."""
+    seen, makers, training_batches = [], set(), train.training_batches
+
+    def noted_batches(dataset, **options):
+        seen.append(dataset)
+        for batch in training_batches(dataset, **options):
+            makers.add((dataset.device, threading.current_thread() is threading.main_thread()))
+            yield batch
+
+    monkeypatch.setattr(train, "training_batches", noted_batches)
+    settings = {"model": "densenet_bc_10_4", "data": "digits", "limit_train": 100, "limit_test": 40}
+    settings |= {"batch_size": 32, "epochs": 2, "learning_rate": 0.05, "dropout": 0.1, "threads": 1}
+    with reference_only():
+        here, there = (
+            train.fit(TrainConfig(**settings, device=where, out=str(tmp_path / f"{i}")), say=lambda line: None)
+            for i, where in enumerate(["cpu", device])
+        )
+    assert len(seen) == 2 * 3  # for the forecast and for each epoch
+    # The forecast makes its one batch itself; for the epochs a thread makes them beside the CPU, and none beside the GPU.
+    assert makers == {("cpu", True), ("cpu", False), (device, True)}
+    for dataset in seen[3:]:
+        assert dataset.device == device_of(dataset.train_labels) == device_of(dataset.test_images) == device
+        assert dataset.train_images.dtype == dataset.test_images.dtype == np.uint8
+    for name in ("train_loss", "test_loss"):
+        losses = [[epoch[name] for epoch in history] for history in (here, there)]
+        np.testing.assert_allclose(*losses, rtol=1e-3)  # float32: eight steps enlarge what other kernels round
+    assert there[0]["train_accuracy"] == pytest.approx(here[0]["train_accuracy"], abs=0.02)  # two images on the edge
+
+
+@pytest.mark.parametrize("start", [0, 2])
+def test_an_epoch_may_be_left_and_taken_up_again_on_the_other_device(start, device, monkeypatch):
+    """The steps of an epoch in two halves are those of the whole."""
+    config = TrainConfig(
+        model="densenet_bc_10_4", data="digits", batch_size=16, device=device, dropout=0.2, learning_rate=0.01
+    )
+    dataset = load("digits").first(70, 20).to(device)
+    bar = SimpleNamespace(update=lambda: None, set_postfix_str=lambda text: None)
+    model, optimizer = train.build(config, dataset)
+    whole, stopping = train.Progress(), train.Stopping()
+    train.train_epoch(model, optimizer, dataset, config, whole, stopping, bar)
+
+    twin, its_optimizer = train.build(config, dataset)
+    parts = train.Progress()
+    monkeypatch.setattr(bar, "update", lambda: setattr(stopping, "asked", parts.step == start + 1))
+    with pytest.raises(train.Stopped):
+        train.train_epoch(twin, its_optimizer, dataset, config, parts, stopping, bar)
+    assert parts.step == start + 1
+    train.train_epoch(twin, its_optimizer, dataset, config, parts, train.Stopping(), bar)
+    assert (parts.step, parts.images) == (whole.step, whole.images) == (5, 70)
+    for name, array in model.state_dict().items():
+        np.testing.assert_allclose(twin.state_dict()[name], array, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
 def test_there_and_back(strict_gpu):
@@ -98,20 +157,6 @@ def test_an_unknown_device_is_named():
         library("tpu")
     with pytest.raises(md.DeviceError, match="unknown device 'cuda'"):
         md.Tensor([1.0], device="cuda")
-
-
-@pytest.mark.skipif(importlib.util.find_spec("cupy") is not None, reason="CuPy is installed here")
-def test_a_missing_cupy_says_what_to_install():
-    with pytest.raises(
-        md.DeviceError, match=r"needs CuPy, which is not installed.*pip install \"minidense\[cuda12\]\""
-    ):
-        md.models.create("densenet_bc_22_12", device="gpu")
-
-
-def test_a_missing_driver_is_named(strict_gpu, monkeypatch):
-    monkeypatch.setattr(strict_cupy.cuda, "is_available", lambda: False)
-    with pytest.raises(md.DeviceError, match="no usable GPU or driver"):
-        to_device(np.ones(1), "gpu")
 
 
 def test_cupy_is_not_imported_where_it_is_not_wanted():

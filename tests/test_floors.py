@@ -14,6 +14,8 @@ FLOORS = {
     "memory": 0,
     "version": 0,
     "backend": 0,
+    "cupy_trouble": 0,
+    "gpus": 0,
     "threads": 0,
     "ops": 1,
     "tensor": 2,
@@ -28,6 +30,7 @@ FLOORS = {
     "bench": 6,
     "checkpoint": 6,
     "config": 6,
+    "doctor": 6,
     "fast": 6,
     "interrupt": 6,
     "plots": 6,
@@ -110,6 +113,19 @@ def test_ops_have_not_heard_of_tensors():
 def test_cupy_is_named_in_one_file():
     naming = {p.name for p in FILES if re.search(r"\bimport_module\(.cupy|\bmodules.*cupy|import cupy", p.read_text())}
     assert naming == {"backend.py"}
+
+
+def test_what_cupy_alone_has_is_used_on_the_ground_floor():
+    """cupy_trouble.py and gpus.py are handed the module by backend.py; the floors above know ``xp``, and fast/ is a wing of its own."""
+    using = {
+        path.name
+        for path in FILES
+        if room(path) != "fast"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if (isinstance(node, ast.Name) and node.id == "cupy")
+        or (isinstance(node, ast.Attribute) and node.attr == "cuda")
+    }
+    assert using == {"backend.py", "cupy_trouble.py", "gpus.py"}
 
 
 def test_nothing_that_runs_what_it_reads():
