@@ -212,6 +212,7 @@ class Tensor:
         # Gradients of inner results live in `pending`, for this walk only; those of leaves and watched results in `collected`.
         pending: dict[Op, Any] = {self.source: self._seed(dy)}
         collected: dict[Tensor, Any] = {}
+        shared: set[Tensor] = set()  # those of them whose gradient may be somebody else's array as well
         for op in reversed(order):
             if op not in pending:  # every Op that used its result said that no gradient flows there
                 op.forget()
@@ -220,6 +221,7 @@ class Tensor:
             watched = op.result and op.result()
             if watched is not None:
                 collected[watched] = dy
+                shared.add(watched)
             dxs = op.backward(dy)
             if len(dxs) != len(op.inputs):
                 raise GraphError(f"{op!r}.backward made {len(dxs)} gradients for {len(op.inputs)} inputs")
@@ -232,10 +234,19 @@ class Tensor:
                     )
                 place, key = (collected, x) if x.source is None else (pending, x.source)
                 # Used twice, the paths add up; out of place, since an Op may hand the same dx to several inputs.
-                place[key] = place[key] + dx if key in place else dx
+                if key in place:
+                    place[key] = place[key] + dx
+                    shared.discard(x)
+                else:
+                    place[key] = dx
+                    if not op.fresh:
+                        shared.add(x)
             op.forget()
         for x, dx in collected.items():
-            x.grad = dx.copy() if x.grad is None else x.grad + dx
+            if x.grad is not None:
+                x.grad = x.grad + dx
+            else:
+                x.grad = dx.copy() if x in shared else dx
 
     def _seed(self, dy):
         xp = array_module(self.data)

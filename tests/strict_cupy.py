@@ -3,11 +3,16 @@
 Its arrays refuse NumPy's functions, refuse to become NumPy arrays except through ``get()``, and refuse to meet them in an
 operation or an index. Functions of the module take its own arrays, numbers and shapes, and return its own arrays; reductions
 return arrays without axes, not numbers. Anything that CuPy lacks should be missing here too, see ``LACKING``.
+
+Kernels run as well, on the CPU (cuda_on_cpu.py). While a stream notes down a graph, a launch is kept for later, room may be made, and
+everything else is refused: what is not a kernel of ours would be lost in the replay.
 """
 
 import operator
+from contextlib import contextmanager
 from types import SimpleNamespace
 
+import cuda_on_cpu
 import numpy
 
 LACKING = {"vecdot", "errstate", "fromiter"}
@@ -48,9 +53,98 @@ BINARY = [
 ]
 IN_PLACE = ["iadd", "isub", "imul", "itruediv"]
 
+_noted = None  # launches, while a stream notes them down
+
+
+class Graph:
+    """What was noted down, to be run any number of times."""
+
+    def __init__(self, launches):
+        self.launches = launches
+
+    def launch(self, stream=None):
+        for run in self.launches:
+            run()
+
+    def upload(self, stream=None):
+        pass
+
+
+class Stream:
+    """One queue; work is done at once but for what is noted down."""
+
+    def __init__(self, non_blocking=False):
+        self.non_blocking = non_blocking
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        pass
+
+    def synchronize(self):
+        _refuse_while_noting("synchronize")
+
+    def begin_capture(self):
+        global _noted
+        assert self.non_blocking, "the default stream cannot be captured"
+        _noted = []
+
+    def is_capturing(self):
+        return _noted is not None
+
+    def end_capture(self):
+        global _noted
+        graph, _noted = Graph(_noted), None
+        return graph
+
+
+class MemoryPool:
+    def __init__(self):
+        self.malloc = None
+
+    def free_all_blocks(self):
+        pass
+
+    def used_bytes(self):
+        return 0
+
+    def total_bytes(self):
+        return 0
+
+
+@contextmanager
+def _using_allocator(malloc=None):
+    yield
+
+
+def _refuse_while_noting(name):
+    if _noted is not None:
+        raise RuntimeError(
+            f"{name} while a graph is noted down: not a kernel of ours, so the replay would do without it"
+        )
+
+
+class RawModule(cuda_on_cpu.RawModule):
+    @staticmethod
+    def launch(name, function, grid, block, args, *, shared_mem=0):
+        for a in args:
+            if isinstance(a, numpy.ndarray) and a.ndim:
+                raise TypeError(f"{name}: a NumPy array of shape {a.shape} as a kernel's argument")
+
+        def run():
+            cuda_on_cpu.RawModule.launch(name, function, grid, block, args, shared_mem=shared_mem)
+
+        run() if _noted is None else _noted.append(run)
+
+
 cuda = SimpleNamespace(
     is_available=lambda: True,
-    get_current_stream=lambda: SimpleNamespace(synchronize=lambda: None),
+    get_current_stream=Stream,
+    Stream=Stream,
+    MemoryPool=MemoryPool,
+    using_allocator=_using_allocator,
+    runtime=SimpleNamespace(memGetInfo=lambda: (3 << 30, 4 << 30)),
 )
 
 
@@ -68,12 +162,26 @@ class ndarray:
     size = property(lambda self: self._array.size)
     dtype = property(lambda self: self._array.dtype)
     T = property(lambda self: ndarray(self._array.T))
+    flags = property(lambda self: self._array.flags)
+    strides = property(lambda self: self._array.strides)
+    nbytes = property(lambda self: self._array.nbytes)
+    data = property(lambda self: SimpleNamespace(ptr=self._array.ctypes.data))
 
     def __array__(self, *args, **kwargs):
         raise TypeError("implicit conversion to a NumPy array is not allowed; use .get()")
 
     def get(self):
+        _refuse_while_noting("get")
         return self._array.copy()
+
+    def set(self, array):
+        """From NumPy, in place."""
+        _refuse_while_noting("set")
+        self._array[...] = array
+
+    def fill(self, value):
+        _refuse_while_noting("fill")
+        self._array.fill(value)
 
     def __len__(self):
         return len(self._array)
@@ -94,6 +202,7 @@ class ndarray:
         return ndarray(self._array[_inside(index)])
 
     def __setitem__(self, index, value):
+        _refuse_while_noting("item assignment")
         self._array[_inside(index)] = _inside(value)
 
 
@@ -114,8 +223,16 @@ def _outside(value):
     return value
 
 
+# Nothing is computed by these: views, and room that is not filled.
+HARMLESS = {"reshape", "transpose", "swapaxes", "empty", "empty_like", "broadcast_to"}
+
+
 def _wrapped(function):
+    name = getattr(function, "__name__", str(function))
+
     def call(*args, **kwargs):
+        if name not in HARMLESS:
+            _refuse_while_noting(name)
         out = kwargs.get("out")
         result = function(*map(_inside, args), **{key: _inside(value) for key, value in kwargs.items()})
         return out if out is not None else _outside(result)
@@ -125,6 +242,7 @@ def _wrapped(function):
 
 def _in_place(function):
     def call(self, other):
+        _refuse_while_noting(function.__name__)
         self._array = function(self._array, _inside(other))
         return self
 
@@ -146,9 +264,33 @@ for _name in IN_PLACE:
 
 def asarray(value, dtype=None):
     """From anywhere, NumPy too: the one explicit way in."""
+    if not isinstance(value, ndarray):
+        _refuse_while_noting("asarray")
     return ndarray(numpy.array(value._array if isinstance(value, ndarray) else value, dtype))
 
 
+def ascontiguousarray(value):
+    """Itself where it lies in order already."""
+    if value.flags.c_contiguous:
+        return value
+    _refuse_while_noting("ascontiguousarray of what is not")
+    return ndarray(numpy.ascontiguousarray(value._array))
+
+
+def _filled_later(function):
+    """Room that the replay fills anew, as CuPy does by a kernel or cudaMemset."""
+
+    def call(*args, **kwargs):
+        result = function(*args, **{key: _inside(value) for key, value in kwargs.items()})
+        if _noted is not None:
+            whole = result.copy()
+            _noted.append(lambda: numpy.copyto(result, whole))
+        return ndarray(result)
+
+    return call
+
+
+ones, zeros = _filled_later(numpy.ones), _filled_later(numpy.zeros)
 add = _wrapped(numpy.add)
 add.at = _wrapped(numpy.add.at)
 

@@ -18,6 +18,7 @@ class Op:
 
     inputs: tuple = ()  # the Tensors it was applied to, set by tensor.apply
     step: int = -1  # its age: the n-th Op that was recorded
+    fresh: bool = False  # are its gradients new arrays that nobody else holds? Then a leaf may keep them as they are
     result: Any = None  # a weak reference to the Tensor it made, where somebody watches that gradient
 
     def forward(self, *arrays: Any) -> Any:
