@@ -16,6 +16,7 @@ from . import schedule
 from .backend import DEVICES
 from .data import DATASETS
 from .errors import ConfigError
+from .precision import PRECISIONS
 
 MOST = 10**9  # epochs, images, threads: beyond this a number is a slip
 SCHEDULES = ("step", "cosine", "one_cycle")
@@ -80,6 +81,15 @@ class TrainConfig:
     augment: bool = knob("recipe", True, "crop at random and mirror the training images (digits: only crop)")
 
     device: str = knob("machine", "cpu", "where to compute", choices=DEVICES)
+    precision: str | None = knob(
+        "machine",
+        None,
+        "of the GPU's products: float32; tf32 on tensor cores; mixed, with feature maps in bfloat16",
+        kind=str,
+        choices=tuple(PRECISIONS),
+        none="tf32",
+    )
+    graph: bool = knob("machine", True, "replay a training step on the GPU as one CUDA graph")
     threads: int | None = knob(
         "machine",
         None,
@@ -112,6 +122,10 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and not 1 <= value <= MOST:
                 raise ConfigError(f"{flag(name)} must be at least 1 and at most {MOST:,}, got {value}")
+        if self.precision not in (None, "float32") and self.device == "cpu":
+            raise ConfigError(
+                f"--precision {self.precision} is for the GPU; the CPU computes in float32: add --device gpu"
+            )
         self._check("learning_rate", self.learning_rate > 0, "above 0")
         self._check("momentum", 0 <= self.momentum < 1, "at least 0 and below 1")
         self._check("weight_decay", self.weight_decay >= 0, "at least 0")
@@ -154,7 +168,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 # What may differ between a run and its resumption without changing what is computed.
-MAY_CHANGE = frozenset({"data_dir", "device", "threads", "out"})
+MAY_CHANGE = frozenset({"data_dir", "device", "graph", "precision", "threads", "out"})
 
 
 def flag(name: str) -> str:

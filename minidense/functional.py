@@ -161,6 +161,7 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
     return a @ b
 
 
+@reference
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x·weightᵀ + bias: (N, C), (F, C), (F,) give (N, F)."""
     return apply(ops.Linear(), *_given(x, weight, bias))
@@ -235,6 +236,7 @@ def batch_norm(
 # -- losses ---------------------------------------------------------------------------------------------------------
 
 
+@reference
 def cross_entropy(logits: Tensor, labels) -> Tensor:
     """−mean log softmax(logits)[label]: logits (N, classes), labels (N,) integers in 0 … classes − 1; one number, in nats."""
     return apply(ops.SoftmaxCrossEntropy(_labels("cross_entropy", labels, logits)), logits)

@@ -6,6 +6,7 @@ from typing import Any
 
 from .backend import array_module
 from .errors import ConfigError, GraphError, ShapeError
+from .speed import reference
 from .tensor import Tensor
 
 
@@ -65,34 +66,82 @@ class SGD:
             for w in group["params"]:
                 w.grad = None
 
-    def step(self) -> None:
+    def step(self, *, in_place: bool = False) -> None:
         """Move every parameter that has a gradient; the others stay, velocity and all.
 
         All new values are computed before the first is put in place: whatever fails, no parameter is left half-updated.
         They are new arrays, so a graph recorded before the step still differentiates at the old values.
+
+        in_place  write over the arrays of parameters and velocities instead, for who knows them by address
+
         Raises ShapeError when a gradient does not fit its parameter, GraphError when no parameter has one.
         """
-        updates = [self._update(w, group) for group in self.groups for w in group["params"] if w.grad is not None]
-        if not updates:
+        moving = [(group, [w for w in group["params"] if w.grad is not None]) for group in self.groups]
+        moving = [(group, params) for group, params in moving if params]
+        if not moving:
             raise GraphError("SGD.step(): no parameter has a gradient; call loss.backward() first")
-        for w, v, value in updates:
-            w.data = value
-            if v is not None:
-                self.velocity[w] = v
+        for w in (w for _, params in moving for w in params):
+            if w.grad.shape != w.shape or w.grad.dtype != w.dtype:
+                raise ShapeError(
+                    f"SGD.step(): gradient {w.grad.shape} {w.grad.dtype} does not fit its parameter {w.shape} {w.dtype}"
+                )
+            array_module(w.data, w.grad)  # DeviceError when they are on two devices
+        updates = [(params, *self._moved(params, group, in_place=in_place)) for group, params in moving]
+        for params, weights, velocities in updates:
+            for w, value, v in zip(params, weights, velocities, strict=True):
+                w.data = value
+                if v is not None:
+                    self.velocity[w] = v
 
-    def _update(self, w, group):
-        """The parameter, its new velocity (None without momentum), and its new value."""
-        if w.grad.shape != w.shape or w.grad.dtype != w.dtype:
-            raise ShapeError(
-                f"SGD.step(): gradient {w.grad.shape} {w.grad.dtype} does not fit its parameter {w.shape} {w.dtype}"
-            )
-        array_module(w.data, w.grad)  # DeviceError when they are on two devices
-        lr, momentum, decay = group["lr"], group["momentum"], group["weight_decay"]
-        g = w.grad + decay * w.data if decay else w.grad
-        if not momentum:
-            return w, None, w.data - lr * g
-        v = momentum * self.velocity[w] + (1 - group["dampening"]) * g if w in self.velocity else g.copy()
-        return w, v, w.data - lr * (g + momentum * v if group["nesterov"] else v)
+    def _moved(self, params, group, *, in_place):
+        """New values and velocities of parameters with common settings."""
+        settings = {key: group[key] for key in ("lr", "momentum", "dampening", "weight_decay", "nesterov")}
+        velocities = [self.velocity.get(w) for w in params]
+        return moved([w.data for w in params], [w.grad for w in params], velocities, **settings, in_place=in_place)
+
+
+@reference
+def moved(
+    weights: list,
+    gradients: list,
+    velocities: list,
+    *,
+    lr,
+    momentum: float,
+    dampening: float,
+    weight_decay: float,
+    nesterov: bool,
+    in_place: bool = False,
+) -> tuple[list, list]:
+    """One step of SGD on arrays: new (weights, velocities), as SGD defines them.
+
+    velocities  None for a weight that has none yet; the new ones are None without momentum
+    lr          a number, or an array of one
+    in_place    put the results into the arrays that are there
+    """
+    new_weights, new_velocities = [], []
+    for w, dw, v in zip(weights, gradients, velocities, strict=True):
+        g = dw + weight_decay * w if weight_decay else dw
+        if momentum:
+            new_v = g.copy() if v is None else momentum * v + (1 - dampening) * g
+            new_w = w - lr * (g + momentum * new_v if nesterov else new_v)
+        else:
+            new_v, new_w = None, w - lr * g
+        new_weights.append(new_w)
+        new_velocities.append(new_v)
+    if not in_place:
+        return new_weights, new_velocities
+    return [_put(new, w) for new, w in zip(new_weights, weights, strict=True)], [
+        _put(new, v) for new, v in zip(new_velocities, velocities, strict=True)
+    ]
+
+
+def _put(new, old):
+    """new in the place of old, where there is one."""
+    if new is None or old is None:
+        return new
+    old[...] = new
+    return old
 
 
 def _check_group(group):

@@ -27,8 +27,10 @@ from .interrupt import Stopped, Stopping, stop_on_ctrl_c
 from .memory import freed_memory_kept
 from .nn import Module, seed_dropout
 from .optim import SGD
+from .precision import precision
 from .report import TABLE_HEAD, forecast, summary, table_row, typical_seconds
 from .run_folder import RunFolder, checkpoint_at, folder_for
+from .step import steps_as_graph, training_step
 from .tensor import Tensor, no_grad
 from .threads import threads
 
@@ -56,12 +58,7 @@ def train_epoch(
                 group["lr"] = config.learning_rate_at(progress.epoch + progress.step / steps)
             if config.dropout:
                 seed_dropout(model, (3, *seed, progress.step))
-            logits = model(Tensor(images))
-            loss = F.cross_entropy(logits, labels)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-
+            logits, loss = training_step(model, optimizer, images, labels)
             tally.add(logits, loss, labels)
             progress.step += 1
             bar.update()
@@ -133,6 +130,8 @@ def fit(
     """
     with (
         threads(config.threads),
+        precision(config.precision),
+        steps_as_graph(config.graph),
         freed_memory_kept(),
         numpy.errstate(over="ignore", invalid="ignore"),  # a run that diverges is told once, by refuse_divergence
         stop_on_ctrl_c() as stopping,
@@ -233,15 +232,13 @@ def seconds_per_epoch(config: TrainConfig, dataset: Dataset) -> float:
     images, labels = next(
         training_batches(dataset, size=config.batch_size, seed=(config.seed,), augment=config.augment)
     )
-    images = Tensor(images)
 
     def train_step():
-        F.cross_entropy(model(images), labels).backward()
-        optimizer.step()
+        training_step(model, optimizer, images, labels)
 
     def test_step():
         with no_grad():
-            model(images)
+            model(Tensor(images))
 
     step = typical_seconds(train_step, config.device)
     model.eval()

@@ -33,6 +33,14 @@ def device(request, monkeypatch):
     return request.param.removeprefix("strict ")
 
 
+@pytest.fixture(params=["strict gpu", *(["gpu"] if gpu_is_here else [])])
+def gpu(request, monkeypatch):
+    """Device 'gpu': the stand-in, and the real one where there is one."""
+    if request.param == "strict gpu":
+        monkeypatch.setitem(sys.modules, "cupy", strict_cupy)
+    return "gpu"
+
+
 @pytest.fixture
 def strict_gpu(monkeypatch):
     """Device 'gpu', played by the stand-in."""

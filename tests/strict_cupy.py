@@ -26,7 +26,6 @@ METHODS = [
     "any",
     "reshape",
     "transpose",
-    "astype",
     "copy",
     "swapaxes",
     "item",
@@ -178,6 +177,13 @@ class ndarray:
         """From NumPy, in place."""
         _refuse_while_noting("set")
         self._array[...] = array
+
+    def astype(self, dtype, copy=True):
+        """Itself where nothing is to do and no copy is asked for, as CuPy."""
+        if not copy and self.dtype == dtype:
+            return self
+        _refuse_while_noting("astype")
+        return ndarray(self._array.astype(dtype))
 
     def fill(self, value):
         _refuse_while_noting("fill")

@@ -9,12 +9,12 @@ import zlib
 
 import numpy as np
 import pytest
+from twins import assert_same, collect, run
 
 import minidense as md
 from minidense import functional as F
 from minidense import speed, threads
 from minidense.models import create
-from minidense.nn import Module
 from minidense.speed import REFERENCES, fast_path, reference, reference_only
 
 models = importlib.import_module("minidense.models.densenet")  # the package has a function of that name
@@ -28,49 +28,10 @@ CASES = [
     pytest.param(function, twin, example, dtype, id=f"{twin.run.__name__}-{number}-{dtype.__name__}")
     for function in REFERENCES
     for twin in function.fast_paths
+    if ".gpu." not in twin.run.__module__  # those are tried in test_gpu_twins.py
     for number, example in enumerate(twin.examples())
     for dtype in TOLERANCE
 ]
-
-
-def run(function, args, options):
-    """Result, gradients and state of a call, by name."""
-    y = function(*args, **options)
-    if y.requires_grad:
-        y.backward(np.random.default_rng(1).standard_normal(y.shape).astype(y.dtype))
-    found = {"result": y.data}
-    collect("argument", [*args, *options.values()], found)
-    return found
-
-
-def collect(name, value, found):
-    if isinstance(value, md.Tensor):
-        found[f"gradient of {name}"] = value.grad
-    elif isinstance(value, np.ndarray):
-        found[f"state of {name}"] = value
-    elif isinstance(value, Module):
-        for key, item in value.named_arrays():
-            collect(f"{name}.{key}", item if isinstance(item, md.Tensor) else item.data, found)
-    elif isinstance(value, list):
-        for i, item in enumerate(value):
-            collect(f"{name}[{i}]", item, found)
-
-
-def assert_same(found, expected, tolerance):
-    """Everything within `tolerance` of the largest number there; nothing on one side only."""
-    assert found.keys() == expected.keys()
-    for name, right in expected.items():
-        mine = found[name]
-        if right is None:
-            assert mine is None, f"{name}: nobody asked for it"
-            continue
-        assert mine is not None, f"{name} is missing"
-        assert mine.shape == right.shape, name
-        assert np.isfinite(mine).all(), name
-        # A bias before a batch norm and the like have gradient 0 but for rounding: those are held against the size of the others.
-        scale = max(abs(right).max(initial=0), 1e-3)
-        error = abs(mine - right).max(initial=0) / scale
-        assert error <= tolerance, f"{name}: off by {error:.1e} of its largest value"
 
 
 @pytest.mark.parametrize(("function", "twin", "example", "dtype"), CASES)

@@ -8,7 +8,7 @@ from ..nn import AvgPool2d, BatchNorm2d, Conv2d, Dropout, Module
 from ..tensor import Tensor
 
 
-def is_known_block(x: Tensor, layers: Sequence[Module]) -> bool:
+def is_known_block(x: Tensor, layers: Sequence[Any]) -> bool:
     """Layers of one known kind in one mode, for x (N, C, H, W); what does not go together is the definition's to refuse."""
     if not layers or x.ndim != 4 or x.size == 0 or type(layers[0]) not in (DenseLayer, BottleneckLayer):
         return False
@@ -96,7 +96,7 @@ def convs_of(layer: Any) -> tuple[Conv2d, ...]:
     return (layer.conv1, layer.conv2) if isinstance(layer, BottleneckLayer) else (layer.conv1,)
 
 
-def pairs_of(layers: Sequence[Module], transition: Any = None) -> list[tuple[BatchNorm2d, Conv2d]]:
+def pairs_of(layers: Sequence[Any], transition: Any = None) -> list[tuple[BatchNorm2d, Conv2d]]:
     """Every norm with its convolution, in the order of computing."""
     pairs = [pair for layer in layers for pair in zip(norms_of(layer), convs_of(layer), strict=True)]
     return pairs if transition is None else [*pairs, (transition.norm, transition.conv)]

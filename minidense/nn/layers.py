@@ -77,6 +77,7 @@ class BatchNorm2d(Module):
         self.running_var = Buffer(numpy.ones(channels, numpy.float32))
         self.num_batches_tracked = Buffer(numpy.zeros((), numpy.int64))
 
+    @reference
     def forward(self, x: Tensor) -> Tensor:
         y = F.batch_norm(
             x,

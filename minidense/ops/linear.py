@@ -32,14 +32,7 @@ class Linear(Op):
     """
 
     def forward(self, x, weight, bias=None):
-        if x.ndim != 2 or weight.ndim != 2 or x.shape[1] != weight.shape[1]:
-            raise ShapeError(
-                f"linear: x of shape {x.shape} does not fit weight of shape {weight.shape}; needs (N, C) and (F, C)"
-            )
-        if bias is not None and bias.shape != weight.shape[:1]:
-            raise ShapeError(
-                f"linear: bias of shape {bias.shape} does not fit weight of shape {weight.shape}; needs {weight.shape[:1]}"
-            )
+        check_shapes(x, weight, bias)
         self.x, self.weight, self.has_bias = x, weight, bias is not None
         y = x @ weight.T
         return y if bias is None else y + bias
@@ -48,3 +41,15 @@ class Linear(Op):
         dx = dy @ self.weight if self.wants(0) else None
         dweight = dy.T @ self.x  # (F, N) @ (N, C)
         return (dx, dweight, dy.sum(0)) if self.has_bias else (dx, dweight)
+
+
+def check_shapes(x, weight, bias):
+    """x (N, C), weight (F, C), bias (F,) or None."""
+    if x.ndim != 2 or weight.ndim != 2 or x.shape[1] != weight.shape[1]:
+        raise ShapeError(
+            f"linear: x of shape {x.shape} does not fit weight of shape {weight.shape}; needs (N, C) and (F, C)"
+        )
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ShapeError(
+            f"linear: bias of shape {bias.shape} does not fit weight of shape {weight.shape}; needs {weight.shape[:1]}"
+        )

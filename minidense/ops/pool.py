@@ -16,14 +16,7 @@ class Pool2d(Op):
 
     def pad(self, x, value):
         """x inside a border of `value` that reaches to the end of the last window; sets x_shape, out_h, out_w."""
-        if x.ndim != 4:
-            raise ShapeError(f"{self.name}: needs x (N, C, H, W), got {x.shape}")
-        check_window(self.name, x.shape, (self.kernel, self.kernel), self.stride, self.padding)
-        if 2 * self.padding > self.kernel:
-            raise ShapeError(
-                f"{self.name}: padding {self.padding} is more than half the kernel {self.kernel}, so a window could see no pixel at all"
-            )
-        n, c, h, w = self.x_shape = x.shape
+        n, c, h, w = self.x_shape = self.check(x)
         self.out_h, self.out_w = self.windows(h), self.windows(w)
         pad, s, k = self.padding, self.stride, self.kernel
         high, wide = (max(size + 2 * pad, s * (out - 1) + k) for size, out in ((h, self.out_h), (w, self.out_w)))
@@ -31,6 +24,17 @@ class Pool2d(Op):
         padded[:, :, pad : pad + h, pad : pad + w] = x
         self.padded_shape = padded.shape
         return padded
+
+    def check(self, x):
+        """The shape of x; raises ShapeError when its images are none or the windows do not fit them."""
+        if x.ndim != 4:
+            raise ShapeError(f"{self.name}: needs x (N, C, H, W), got {x.shape}")
+        check_window(self.name, x.shape, (self.kernel, self.kernel), self.stride, self.padding)
+        if 2 * self.padding > self.kernel:
+            raise ShapeError(
+                f"{self.name}: padding {self.padding} is more than half the kernel {self.kernel}, so a window could see no pixel at all"
+            )
+        return x.shape
 
     def windows(self, size):
         """How many windows there are along an axis of this size."""

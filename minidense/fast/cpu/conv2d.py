@@ -8,7 +8,7 @@ from ...ops.conv import check_shapes
 from ...speed import fast_path
 from ...tensor import apply
 from ...threads import single_threaded_blas
-from . import examples
+from .. import examples
 from .pieces import in_pieces, on_cpu, pieces_of, result_of, shared_out
 from .ways import runner
 

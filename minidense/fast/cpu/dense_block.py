@@ -7,8 +7,8 @@ from ...models.densenet import block_and_transition, dense_block
 from ...ops.norm import refuse_single_value
 from ...speed import fast_path
 from ...tensor import apply, recording
+from .. import examples
 from ..known import inputs_of, is_known_block, is_known_stage, layers_of, pairs_of
-from . import examples
 from .one_buffer import BlockInOneBuffer
 from .pieces import on_cpu
 

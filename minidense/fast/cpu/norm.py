@@ -13,7 +13,8 @@ from ...ops.norm import check_shapes, refuse_single_value, track
 from ...speed import fast_path
 from ...tensor import apply
 from ...threads import in_parallel, scratch, single_threaded_blas
-from . import examples, moments
+from .. import examples
+from . import moments
 from .pieces import on_cpu, runs_of
 from .unit import zeros
 

@@ -14,8 +14,9 @@ from ...ops.norm import refuse_single_value
 from ...speed import fast_path
 from ...tensor import apply
 from ...threads import scratch, single_threaded_blas
+from .. import examples
 from ..known import is_known_pair, is_known_transition
-from . import examples, moments
+from . import moments
 from .pieces import Piece, in_pieces, on_cpu, pieces_of, result_of, shared_out
 from .unit import Unit
 from .ways import PooledPointwise, runner

@@ -8,7 +8,7 @@ from ...ops import Op
 from ...speed import fast_path
 from ...tensor import apply
 from ...threads import in_parallel
-from . import examples
+from .. import examples
 from .pieces import on_cpu, shares_of
 
 WORTHWHILE = 1 << 22  # values; below this, handing out the work costs more than it saves

@@ -12,9 +12,8 @@ from ...ops import Op
 from ...ops.norm import refuse_single_value
 from ...speed import fast_path
 from ...tensor import apply, recording
-from ..cpu import examples
 from ..known import inputs_of, is_known_block, is_known_stage, layers_of, pairs_of
-from . import norm
+from . import examples, norm
 from .convolve import WIDEST, Behind, convolution
 from .launch import images, on_gpu, rows, stored_type
 from .track import track
@@ -34,6 +33,7 @@ class BlockOnGPU(Op):
         self.layers, self.transition, self.keep = layers, transition, keep
         self.training = layers[0].norm1.training
         self.bottleneck = isinstance(layers[0], BottleneckLayer)
+        self.stored = stored_type()
 
     # -- forward --------------------------------------------------------------------------------------------------
 
@@ -83,13 +83,13 @@ class BlockOnGPU(Op):
         n, _, h, w = self.shape
         self.exit_fold = self.fold(self.transition.norm, new, self.channels, known=self.channels - self.growth)
         self.pooled = norm.normalise_and_pool(self.features, self.exit_fold, w // 2)
-        y = self.xp.empty((self.exit.filters, self.pixels // 4), self.features.dtype)
+        y = self.xp.empty((self.exit.filters, self.pixels // 4), self.stored)
         self.exit.forward(self.pooled, None, y, moments=False)
         return images(norm.widened(y), (n, 0, h // 2, w // 2))
 
     def maps(self, channels):
         """Room for feature maps."""
-        return self.xp.empty((channels, self.pixels), stored_type())
+        return self.xp.empty((channels, self.pixels), self.stored)
 
     def fold(self, norm_, new, c, *, known):
         """The fold of a norm over the first c channels, those from `known` on with new moments; in evaluation its running statistics'."""
@@ -106,7 +106,8 @@ class BlockOnGPU(Op):
             return norm.prepare(None, 0, self.pixels, norm_.running_mean.data, norm_.running_var.data, c, norm_)
         mean, var = self.xp.empty(c, "float32"), self.xp.empty(c, "float32")
         self.batch_moments.append((mean, var))
-        return norm.prepare(*new, self.pixels, mean, var, 0, norm_)
+        moments, width = new
+        return norm.prepare(moments, width, self.pixels, mean, var, 0, norm_)
 
     def keep_for_backward(self, made, folds):
         if self.keep:
@@ -123,7 +124,7 @@ class BlockOnGPU(Op):
         if self.exit is None:
             norm.narrow(rows(dy), self.gradients)
         else:
-            dparams = [*self.back_through_transition(norm.narrowed(rows(dy), self.features.dtype))]
+            dparams = [*self.back_through_transition(norm.narrowed(rows(dy), self.stored))]
         for i in reversed(range(len(self.layers))):
             c = self.c0 + i * self.growth
             own = self.gradients[c : c + self.growth]

@@ -61,8 +61,15 @@ def launch(
     xp = array_module(*arrays)
     assert all(a.flags.c_contiguous for a in arrays), name
     assert shared <= SHARED_BYTES, (name, shared)
-    run = kernel(xp, file, name, precision or current_precision())
+    run = kernel(xp, file, name, precision_for(arrays))
     run(grid, (block,), tuple(map(_argument, args)), shared_mem=shared)
+
+
+def precision_for(arrays: list) -> str:
+    """Feature maps say by their type how they are stored; only inside dense blocks is that not float32."""
+    if any(a.dtype == numpy.uint16 for a in arrays):
+        return "mixed"
+    return "tf32" if current_precision() == "mixed" else current_precision()
 
 
 def _argument(value: Any) -> Any:
@@ -115,10 +122,12 @@ def addresses(table: list[tuple]) -> Any:
     def bits(value):
         if isinstance(value, float):
             return numpy.float64(value).view(numpy.int64)
+        if value is None:
+            return 0
         return value if isinstance(value, int) else value.data.ptr
 
     values = numpy.array([[bits(value) for value in row] for row in table], numpy.int64)
-    xp = array_module(*(value for value in table[0] if not isinstance(value, int | float)))
+    xp = array_module(*(value for value in table[0] if hasattr(value, "dtype")))
     if _later is None:
         return xp.asarray(values)
     result = xp.empty(values.shape, "int64")

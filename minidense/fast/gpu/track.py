@@ -9,18 +9,14 @@ from .launch import addresses, launch
 
 def track(norms: Sequence[BatchNorm2d], moments: Sequence[tuple[Any, Any]], pixels: int) -> None:
     """What norm.track(mean, var, pixels) does, for every norm with the (mean, var) of its batch."""
-    if not norms:
-        return
     table = [
-        (
-            norm.running_mean.data,
-            norm.running_var.data,
-            norm.num_batches_tracked.data,
-            mean,
-            var,
-            len(mean),
-            float(norm.momentum),
-        )
+        (norm.running_mean.data, norm.running_var.data, norm.num_batches_tracked.data, mean, var, norm.momentum)
         for norm, (mean, var) in zip(norms, moments, strict=True)
     ]
-    launch("norm.cu", "track", (len(norms),), 256, addresses(table), pixels / (pixels - 1))
+    track_arrays(table, pixels)
+
+
+def track_arrays(table: Sequence[tuple[Any, ...]], pixels: int) -> None:
+    """The same for rows (running mean, running variance, how many batches or None, mean, variance, momentum)."""
+    known = addresses([(*arrays, len(arrays[0]), float(momentum)) for *arrays, momentum in table])
+    launch("norm.cu", "track", (len(table),), 256, known, pixels / (pixels - 1))

@@ -249,5 +249,5 @@ KERNEL(256, track)(const Tracked* norms, float unbiased) {
     norm.running_mean[c] = fmaf(momentum, norm.mean[c], (1.f - momentum) * norm.running_mean[c]);
     norm.running_var[c] = fmaf(momentum, unbiased * norm.var[c], (1.f - momentum) * norm.running_var[c]);
   }
-  if (threadIdx.x == 0) *norm.batches += 1;
+  if (threadIdx.x == 0 && norm.batches != nullptr) *norm.batches += 1;
 }

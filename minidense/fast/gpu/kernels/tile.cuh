@@ -28,6 +28,7 @@ constexpr int WARPS_ACROSS = 4;  // warps of a block side by side along the colu
 
 __device__ inline int lane() { return threadIdx.x % 32; }
 __device__ inline int warp() { return threadIdx.x / 32; }
+__device__ inline float infinity() { return __uint_as_float(0x7f800000u); }
 
 // A row length in shared memory, at least `length`, that is `apart` more than a multiple of its 32 banks.
 __device__ inline int padded(int length, int apart) { return (length + 31 - apart) / 32 * 32 + apart; }

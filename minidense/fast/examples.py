@@ -8,9 +8,9 @@ from functools import partial
 
 import numpy
 
-from ...models.densenet import BottleneckLayer, DenseBlock, DenseLayer, Transition
-from ...nn import BatchNorm2d, Conv2d, Module, seed_dropout
-from ...tensor import Tensor
+from ..models.densenet import BottleneckLayer, DenseBlock, DenseLayer, Transition
+from ..nn import BatchNorm2d, Conv2d, Module, seed_dropout
+from ..tensor import Tensor
 
 GAMMAS = (1.0, -0.7, 0.0, 0.0, 1e-30, 0.02, -0.02, 1e-3)
 BETAS = (0.2, 0.3, 0.5, -0.5, 0.4, 0.9, -0.1, 0.0)

@@ -1,0 +1,171 @@
+"""A training step as one CUDA graph: noted down once, then handed to the driver as a whole. The definition is step.training_step.
+
+The first step with a shape of batch runs as it is written: kernels get compiled, velocities come into being. The second is noted down and
+replayed, and so are all that follow. What the replay reads and writes it knows by address: parameters, velocities and running statistics
+stay where they are, a batch is copied to where the first one lay, and the learning rate is a number on the GPU.
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ...backend import library
+from ...nn import Dropout, Module
+from ...optim import SGD
+from ...precision import current_precision
+from ...speed import fast_path
+from ...step import graph_is_wanted, training_step
+from ...tensor import Tensor
+from . import examples
+from .launch import on_gpu, tables_later
+
+SETTINGS = (
+    "momentum",
+    "dampening",
+    "weight_decay",
+    "nesterov",
+)  # of a parameter group; a kernel has them from when it was noted down
+
+
+class Recording:
+    """A step of one model and optimiser with one shape of batch, ready to be replayed."""
+
+    def __init__(self, model: Module, optimizer: SGD, images: Any, labels: Any):
+        xp = library("gpu")
+        n, c, h, w = images.shape
+        self.images = xp.empty((c, n, h, w), images.dtype).transpose(1, 0, 2, 3)  # as the first convolution reads it
+        self.labels = xp.empty(labels.shape, labels.dtype)
+        self.rates = [xp.full((1,), group["lr"], "float32") for group in optimizer.groups]
+        self.rate_values = [group["lr"] for group in optimizer.groups]
+        # What is made on the way belongs to the graph: nobody else may get this memory while it can be replayed.
+        self.pool = xp.cuda.MemoryPool()
+        stream = xp.cuda.Stream(non_blocking=True)
+        xp.cuda.get_current_stream().synchronize()
+        with xp.cuda.using_allocator(self.pool.malloc), stream, tables_later(), rates_on_gpu(optimizer, self.rates):
+            stream.begin_capture()
+            try:
+                self.logits, self.loss = in_place_step(model, optimizer, self.images, self.labels)
+            finally:
+                self.graph = stream.end_capture()
+        stream.synchronize()
+        self.parameters = [w for group in optimizer.groups for w in group["params"]]
+        self.gradients = [w.grad for w in self.parameters]
+        self.modules = list(model.modules())
+        self.buffers = [item for _, item in model.named_arrays()]
+        self.held = [*(item.data for item in self.buffers), *optimizer.velocity.values()]  # so that no id is given anew
+        self.known = self.state(optimizer)
+
+    def state(self, optimizer: SGD) -> list:
+        """Everything that the replay takes for granted."""
+        return [
+            *(id(item.data) for item in self.buffers),
+            *(id(w.data) for w in self.parameters),
+            *(id(optimizer.velocity.get(w)) for w in self.parameters),
+            *(w.requires_grad for w in self.parameters),
+            *(module.training for module in self.modules),
+            *(module.on_output for module in self.modules),
+            *(group[name] for group in optimizer.groups for name in SETTINGS),
+            current_precision(),
+        ]
+
+    def is_current(self, optimizer: SGD) -> bool:
+        return self.known == self.state(optimizer)
+
+    def replay(self, optimizer: SGD, images: Any, labels: Any) -> tuple[Tensor, Tensor]:
+        """The step on this batch, with the learning rates of now."""
+        self.images[...] = images
+        self.labels[...] = labels
+        for i, group in enumerate(optimizer.groups):
+            if group["lr"] != self.rate_values[i]:
+                self.rate_values[i] = group["lr"]
+                self.rates[i].fill(group["lr"])
+        self.graph.launch()
+        for w, dw in zip(self.parameters, self.gradients, strict=True):
+            w.grad = dw
+        return self.logits, self.loss
+
+
+@contextmanager
+def rates_on_gpu(optimizer: SGD, rates: list) -> Iterator[None]:
+    """Learning rates as arrays, which a kernel reads when it runs and not when it is noted down."""
+    before = [group["lr"] for group in optimizer.groups]
+    for group, rate in zip(optimizer.groups, rates, strict=True):
+        group["lr"] = rate
+    try:
+        yield
+    finally:
+        for group, rate in zip(optimizer.groups, before, strict=True):
+            group["lr"] = rate
+
+
+def in_place_step(model: Module, optimizer: SGD, images: Any, labels: Any) -> tuple[Tensor, Tensor]:
+    """step.training_step, leaving every array where it is. Gradients of leaves end up in ``grad``; the graph behind them is gone."""
+    inner = InPlace(optimizer)
+    return training_step.definition(model, inner, images, labels)
+
+
+class InPlace:
+    """An optimiser that steps in place."""
+
+    def __init__(self, optimizer: SGD):
+        self.optimizer = optimizer
+
+    def zero_grad(self) -> None:
+        self.optimizer.zero_grad()
+
+    def step(self) -> None:
+        self.optimizer.step(in_place=True)
+
+
+# For each optimiser: shape of the batch -> its Recording, True when it was seen once, None when it cannot be noted down.
+_known: weakref.WeakKeyDictionary[SGD, dict] = weakref.WeakKeyDictionary()
+
+
+def fits(model, optimizer, images, labels):
+    """On the GPU, in float32."""
+    return (
+        graph_is_wanted()
+        and isinstance(optimizer, SGD)
+        and on_gpu(Tensor(images), optimizer.groups[0]["params"][0])
+        and labels.dtype == "int64"
+    )
+
+
+@fast_path(training_step, fits=fits, examples=examples.steps)
+def training_step_as_graph(model, optimizer, images, labels):
+    """step.training_step, from its second time on as one launch."""
+    known = _known.setdefault(optimizer, {})
+    shape = images.shape
+    recording = known.get(shape, False)
+    if isinstance(recording, Recording) and not recording.is_current(optimizer):
+        recording = known[shape] = True  # something else stands where it read: note it down anew
+    if recording is True:
+        recording = known[shape] = noted_down(model, optimizer, images, labels)
+    if isinstance(recording, Recording):
+        return recording.replay(optimizer, images, labels)
+    known.setdefault(shape, True)
+    return training_step.definition(model, optimizer, images, labels)
+
+
+def noted_down(model: Module, optimizer: SGD, images: Any, labels: Any) -> Recording | None:
+    """The Recording of a step, or None where CUDA or CuPy refuses, which is said in one line.
+
+    None, too, where dropout draws its masks on the CPU: a replay would drop the same values for ever.
+    """
+    if any(isinstance(m, Dropout) and m.p and m.training for m in model.modules()):
+        return None
+    try:
+        return Recording(model, optimizer, images, labels)
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001  whatever it is, the step itself still works, launch by launch
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        print(
+            f"minidense: no CUDA graph for this step ({reason:.200}); it runs launch by launch, which is slower",
+            file=sys.stderr,
+        )
+        return None
