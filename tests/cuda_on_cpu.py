@@ -3,6 +3,7 @@
 import ctypes
 import functools
 import hashlib
+import os
 import re
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ COMPILER = shutil.which("g++")
 # -ffp-contract: where the GPU's compiler joins a product and a sum into one rounding is its own affair, but neither may surprise.
 FLAGS = ("-std=c++17", "-O2", "-shared", "-fPIC", "-w", "-mfma", "-fno-strict-aliasing")
 ORDERS = (0, -1, 1, 2)  # forward, backward, and two seeds of a shuffle
+SANITIZED = "MINIDENSE_TEST_SANITIZER" in os.environ  # every access to memory is checked; see test_kernel_sources.py
 _order = 0
 _folder = None
 
@@ -33,20 +35,20 @@ def thread_order(order):
 
 
 @functools.cache
-def compiled(source, options, extra=()):
+def compiled(source, options):
     """The shared library of some CUDA source."""
     global _folder
     if _folder is None:
         _folder = tempfile.TemporaryDirectory(prefix="minidense-kernels-")
     names = re.findall(r"^KERNEL\(\d+, (\w+)\)", source, re.MULTILINE)
     code = source + "\n" + "\n".join(f"EXPORT({name})" for name in names)
-    stem = hashlib.sha256(repr((source, options, extra)).encode()).hexdigest()[:20]
+    stem = hashlib.sha256(repr((source, options)).encode()).hexdigest()[:20]
     path = Path(_folder.name) / stem
     path.with_suffix(".cpp").write_text(code)
     command = [
         COMPILER,
         *FLAGS,
-        *extra,
+        *(("-fsanitize=address", "-g") if SANITIZED else ()),
         "-include",
         str(HEADER),
         *options,
@@ -63,11 +65,9 @@ def compiled(source, options, extra=()):
 class RawModule:
     """Kernels of one source. Launches are checked as CuPy and CUDA would not: number and sizes of arguments must fit."""
 
-    extra: tuple = ()
-
     def __init__(self, *, code, options=(), **ignored):
         options = tuple(o for o in options if not o.startswith("-std"))
-        self.library = compiled(code, options, self.extra)
+        self.library = compiled(code, options)
 
     def get_function(self, name):
         try:

@@ -1,8 +1,8 @@
 // What a CUDA kernel needs to run on a CPU: a g++ -include of this file stands in for the compiler's own declarations.
 //
 // Every CUDA thread of a block is a fiber with a stack of its own. It runs until it meets a barrier or an exchange within its warp, and
-// goes on when all others have met it too. The order in which fibers run is chosen: forward, backward, or shuffled anew each round, so a
-// missing barrier shows as a wrong result. Shared memory begins as NaN and ends where the launch said, which the address sanitizer checks.
+// goes on when all others have met it too. The order in which fibers run is chosen: forward, backward, or shuffled, so a missing barrier
+// shows as a wrong result. Shared memory begins as NaN and ends where the launch said, which the address sanitizer checks.
 #pragma once
 #define ON_CPU 1
 #include <ucontext.h>
@@ -83,7 +83,6 @@ static jmp_buf back;
 static std::vector<Message> messages[2];
 static std::vector<unsigned> exchanges;  // how many each thread has taken part in
 static std::unique_ptr<float[]> shared;
-static size_t launches_without_fibers;
 static void (*run_kernel)(void*);
 static void* kernel_arguments;
 
@@ -130,15 +129,17 @@ inline void wait(State state) {
   threadIdx = fiber.index;
 }
 
-inline void release(int from, int to, State waiting) {
+// Those who wait go on when all have come who still can.
+inline bool release(int from, int to, State waiting) {
   int waits = 0, done = 0;
   for (int i = from; i < to; ++i) {
     waits += fibers[i].state == waiting;
     done += fibers[i].state == DONE;
   }
-  if (waits && waits + done == to - from)
-    for (int i = from; i < to; ++i)
-      if (fibers[i].state == waiting) fibers[i].state = RUNS;
+  if (!waits || waits + done < to - from) return false;
+  for (int i = from; i < to; ++i)
+    if (fibers[i].state == waiting) fibers[i].state = RUNS;
+  return true;
 }
 
 // order: 0 forward, -1 backward, else the seed of a shuffle
@@ -162,24 +163,32 @@ inline void run_block(int order) {
     fiber.context.uc_link = nullptr;
     makecontext(&fiber.context, entry, 0);
   }
-  std::vector<int> turn(count);
-  for (int i = 0; i < count; ++i) turn[i] = order < 0 ? count - 1 - i : i;
+  // One warp at a time goes as far as it can get without the others, all the way to a barrier of the block: the furthest ahead that
+  // the rules allow. Shuffled, another warp may take over wherever lanes have exchanged something.
   std::mt19937 random(order > 0 ? order : 1);
-  for (int live = count; live > 0;) {
-    if (order > 0) std::shuffle(turn.begin(), turn.end(), random);
-    bool moved = false;
-    for (int i : turn) {
-      if (fibers[i].state != RUNS) continue;
-      moved = true;
-      enter(fibers[i]);
-      live -= fibers[i].state == DONE;
-    }
-    release(0, count, WAITS_FOR_BLOCK);
-    for (int i = 0; i < count; i += WARP) release(i, std::min(i + WARP, count), WAITS_FOR_WARP);
-    if (!moved) {
+  std::vector<int> lanes(WARP), ready;
+  for (;;) {
+    ready.clear();
+    for (int first = 0; first < count; first += WARP)
+      for (int i = first; i < std::min(first + WARP, count); ++i)
+        if (fibers[i].state == RUNS) {
+          ready.push_back(first);
+          break;
+        }
+    if (ready.empty()) {
+      if (release(0, count, WAITS_FOR_BLOCK)) continue;
+      if (std::all_of(fibers.begin(), fibers.begin() + count, [](const Fiber& f) { return f.state == DONE; })) return;
       fprintf(stderr, "deadlock: in block (%u, %u, %u) not all threads come to the same barrier\n", blockIdx.x, blockIdx.y, blockIdx.z);
       abort();
     }
+    const int first = order > 0 ? ready[random() % ready.size()] : order < 0 ? ready.back() : ready.front();
+    const int size = std::min(WARP, count - first);
+    lanes.resize(size);
+    for (int i = 0; i < size; ++i) lanes[i] = order < 0 ? first + size - 1 - i : first + i;
+    if (order > 0) std::shuffle(lanes.begin(), lanes.end(), random);
+    for (int i : lanes)
+      if (fibers[i].state == RUNS) enter(fibers[i]);
+    release(first, first + size, WAITS_FOR_WARP);
   }
 }
 

@@ -38,6 +38,11 @@ def source(file: str) -> str:
     return re.sub(r'^#include "(.*)"$', included, text, flags=re.MULTILINE)
 
 
+def names(file: str) -> list[str]:
+    """The kernels in a file."""
+    return re.findall(r"^KERNEL\(\d+, (\w+)\)", source(file), re.MULTILINE)
+
+
 @functools.cache
 def kernel(xp: Any, file: str, name: str, precision: str) -> Any:
     """A kernel, to be called with (grid, block, arguments, shared_mem=bytes)."""
