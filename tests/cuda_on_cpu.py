@@ -48,7 +48,7 @@ def compiled(source, options):
     command = [
         COMPILER,
         *FLAGS,
-        *(("-fsanitize=address", "-g") if SANITIZED else ()),
+        *(("-fsanitize=address", "-g", "-O1") if SANITIZED else ()),
         "-include",
         str(HEADER),
         *options,

@@ -25,6 +25,8 @@ from minidense.tensor import Tensor
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_90")
 FILES = sorted(path.name for path in launch.KERNELS.glob("*.cu"))
+# Files without feature maps are the same text in every precision.
+WAYS = [(file, how) for file in FILES for how in PRECISIONS if file not in ("images.cu", "step.cu") or how == "float32"]
 NVRTC = importlib.util.find_spec("cuda.bindings") if importlib.util.find_spec("cuda") else None
 NVCC = shutil.which("nvcc")
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="needs g++ to run CUDA kernels on the CPU")
@@ -83,8 +85,7 @@ def complaints(log):
 
 @pytest.mark.skipif(not (NVRTC or NVCC), reason='needs NVRTC (pip install "minidense[kernels]") or nvcc')
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("how", PRECISIONS)
-@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize(("file", "how"), WAYS)
 def test_compiles_without_warnings_and_spills(file, how, architecture, tmp_path):
     done, log = (
         compiled_by_nvrtc(file, how, architecture) if NVRTC else compiled_by_nvcc(file, how, architecture, tmp_path)
@@ -219,10 +220,10 @@ needs_sanitizer = pytest.mark.skipif(sanitizer() is None, reason="needs g++ with
 
 @needs_sanitizer
 def test_every_kernel_stays_inside_its_arrays():
-    """Everything that test_kernels.py and test_gpu_twins.py launch, in the forward order."""
+    """What test_kernels.py and, of each five, one case of test_gpu_twins.py launch, in the forward order."""
     tests = Path(__file__).parent
     result = sanitized(
-        "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "(forward or twin_equals) and not (32 and dense)",
+        "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "(forward- and not tf32) or twin_equals",
         str(tests / "test_kernels.py"), str(tests / "test_gpu_twins.py"),
     )  # fmt: skip
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]

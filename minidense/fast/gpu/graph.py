@@ -66,8 +66,13 @@ class Recording:
             *(id(w.data) for w in self.parameters),
             *(id(optimizer.velocity.get(w)) for w in self.parameters),
             *(w.requires_grad for w in self.parameters),
-            *(module.training for module in self.modules),
             *(module.on_output for module in self.modules),
+            *(
+                value
+                for module in self.modules
+                for value in vars(module).values()
+                if isinstance(value, bool | int | float)
+            ),
             *(group[name] for group in optimizer.groups for name in SETTINGS),
             current_precision(),
         ]
