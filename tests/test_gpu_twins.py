@@ -207,3 +207,22 @@ def test_what_is_not_a_number_stays_visible(gpu):
     images = np.ones((2, 3, 8, 8), np.float32)
     images[0, 0, 0, 0] = np.inf
     assert np.isnan(F.cross_entropy(model(md.Tensor(images, device=gpu)), to_device(np.arange(2), gpu)).item())
+
+
+def test_evaluation_without_statistics_is_refused(gpu):
+    x, gamma = md.Tensor(np.ones((2, 3, 4, 4), np.float32), device=gpu), md.Tensor(np.ones(3, np.float32), device=gpu)
+    with pytest.raises(md.ConfigError, match=r"evaluation \(training=False\) needs running_mean"):
+        F.batch_norm(x, gamma, gamma, training=False)
+
+
+def test_a_single_value_a_channel_is_refused_as_by_the_definition(gpu):
+    model = create("densenet_bc_10_4", device=gpu)
+    before = model.state_dict()
+    with pytest.raises(md.ShapeError, match="no variance"):
+        model.features.denseblock1(md.Tensor(np.ones((1, 8, 1, 1), np.float32), device=gpu))
+    assert all(np.array_equal(before[name], array) for name, array in model.state_dict().items())
+
+
+def test_kernels_have_names_of_their_own():
+    names = [name for path in launch.KERNELS.glob("*.cu") for name in launch.names(path.name)]
+    assert len(names) == len(set(names)) > 20

@@ -21,14 +21,29 @@ class Peer:
     """The traced model in PyTorch, with the same numbers. It takes the trace's arrays over, so that none is in memory twice.
 
     channels_last  lay images and filters out with their channels innermost
+    device         'cpu' or 'cuda'
+    precision      on the GPU, as in minidense.precision: float32, tf32, or mixed, which is autocast to bfloat16
+    compiled       through torch.compile
 
     Raises ConfigError for a step that has no counterpart here.
     """
 
-    def __init__(self, trace: Trace, *, channels_last: bool = False):
+    def __init__(
+        self,
+        trace: Trace,
+        *,
+        channels_last: bool = False,
+        device: str = "cpu",
+        precision: str = "float32",
+        compiled: bool = False,
+    ):
         import torch
 
         self.torch, self.trace, self.channels_last = torch, trace, channels_last
+        self.device, self.mixed = device, precision == "mixed"
+        if device == "cuda":
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision != "float32"
+            torch.backends.cudnn.benchmark = True
         self.values: dict[str, Any] = {}
         for name in [name for name in trace.arrays if name.split()[0] in (*WORKING, "mask")]:
             value = self.tensor(trace.arrays.pop(name))
@@ -36,21 +51,23 @@ class Peer:
         self.parameters = [value for name, value in self.values.items() if name.startswith("parameter")]
         self.training = True
         self.fixed_masks = False
-        self.steps = self.compiled()
+        self.steps = self.runnable()
+        self.network: Callable[[Any], Any] = torch.compile(self.forward) if compiled else self.forward
 
     @cached_property
     def optimizer(self):
         """Made when training begins: who only evaluates shall not pay for what PyTorch loads for it."""
-        return self.torch.optim.SGD(self.parameters, lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-4)
+        settings = {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-4}
+        return self.torch.optim.SGD(self.parameters, **settings, fused=self.device == "cuda" or None)
 
     def tensor(self, array: numpy.ndarray):
         """An array as a tensor: the same memory, but for a copy where an image or a filter needs this contender's layout."""
-        same = self.torch.from_numpy(array)
+        same = self.torch.from_numpy(array).to(self.device)
         return (
             same.contiguous(memory_format=self.torch.channels_last) if self.channels_last and same.ndim == 4 else same
         )
 
-    def compiled(self) -> list[tuple[Callable, list[str], str, list[str]]]:
+    def runnable(self) -> list[tuple[Callable, list[str], str, list[str]]]:
         """(function, inputs, output, what is not needed after it) for each step."""
         uses = Counter(name for step in self.trace.steps for name in step.inputs)
         made_by = {step.output: step.op for step in self.trace.steps}
@@ -81,20 +98,25 @@ class Peer:
                 del values[name]
         return values[output]
 
-    def train_step(self, images, labels) -> float:
-        """Forward, loss, backward, SGD with Nesterov momentum; returns the loss."""
+    def train_step(self, images, labels):
+        """Forward, loss, backward, SGD with Nesterov momentum; returns the loss, which on a GPU nobody has waited for."""
         self.training = True
-        loss = self.torch.nn.functional.cross_entropy(self.forward(images), labels)
+        with self.reduced():
+            loss = self.torch.nn.functional.cross_entropy(self.network(images), labels)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
-        return loss.item()
+        return loss.detach()
+
+    def reduced(self):
+        """Inside, products take bfloat16 where that was asked for."""
+        return self.torch.autocast(self.device, self.torch.bfloat16, enabled=self.mixed)
 
     def eval_step(self, images):
         """Logits in evaluation mode, nothing recorded."""
         self.training = False
-        with self.torch.inference_mode():
-            return self.forward(images)
+        with self.torch.inference_mode(), self.reduced():
+            return self.network(images)
 
     def check(self) -> None:
         """Is it the same model? Its running statistics see the traced batch, as the model's own did.
@@ -117,7 +139,7 @@ class Peer:
             ("training", self.trace.logits, logits),
             ("evaluation", self.trace.eval_logits, self.eval_step(images)),
         ):
-            error = abs(theirs.numpy() - ours).max() / abs(ours).max()
+            error = abs(theirs.float().cpu().numpy() - ours).max() / abs(ours).max()
             if not error <= TOLERANCE:
                 raise ConfigError(
                     f"bench: on {BATCH} images in {mode}, PyTorch's logits differ from ours by {error:.1e} of the largest; "

@@ -20,9 +20,11 @@ from typing import Any
 import numpy
 
 from .. import functional as F
+from ..backend import synchronise, to_device
 from ..errors import MinidenseError
 from ..memory import freed_memory_kept
 from ..optim import SGD
+from ..step import training_step
 from ..tensor import Tensor, no_grad
 from ..threads import threads
 from .peer import Peer
@@ -61,26 +63,23 @@ def array_bytes() -> int:
 class Ours:
     """minidense at work on one model."""
 
-    def __init__(self, model: str, batch_size: int, image_size: int, mode: str):
-        images, self.labels = images_and_labels(batch_size, image_size)
-        self.images = Tensor(images)
-        self.model = build(model).train(mode == "train")
+    def __init__(self, model: str, batch_size: int, image_size: int, mode: str, device: str = "cpu"):
+        images, labels = images_and_labels(batch_size, image_size)
+        self.device = device
+        self.images, self.labels = to_device(images, device), to_device(labels, device)
+        self.model = build(model).to(device).train(mode == "train")
         self.optimizer = SGD(self.model.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-4)
         self.step: Callable[[], Any] = self.train_step if mode == "train" else self.eval_step
 
-    def loss(self) -> Tensor:
-        return F.cross_entropy(self.model(self.images), self.labels)
-
-    def train_step(self) -> float:
-        loss = self.loss()
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        return loss.item()
+    def train_step(self) -> Tensor:
+        return training_step(self.model, self.optimizer, self.images, self.labels)[1]
 
     def eval_step(self) -> None:
         with no_grad():
-            self.model(self.images)
+            self.model(Tensor(self.images))
+
+    def finish(self) -> None:
+        synchronise(self.device)
 
     def kept_bytes(self) -> int:
         """What a forward pass leaves in memory for the backward pass, by NumPy's own account.
@@ -88,7 +87,7 @@ class Ours:
         It is what goes when the graph goes: working memory that a thread happens to need for the first time stays.
         """
         tracemalloc.start()
-        loss = self.loss()
+        loss = F.cross_entropy(self.model(Tensor(self.images)), self.labels)
         with_graph = array_bytes()
         del loss
         kept = with_graph - array_bytes()
@@ -97,22 +96,26 @@ class Ours:
 
 
 class Torch:
-    """PyTorch at the same work."""
+    """PyTorch at the same work; `how` goes to Peer."""
 
-    def __init__(self, trace_file: str, batch_size: int, image_size: int, mode: str, channels_last: bool, count: int):
+    def __init__(self, trace_file: str, batch_size: int, image_size: int, mode: str, threads: int, **how: Any):
         import torch
 
-        torch.set_num_threads(count)
-        self.peer = Peer(Trace.load(Path(trace_file), example=False), channels_last=channels_last)
+        torch.set_num_threads(threads)
+        self.peer = Peer(Trace.load(Path(trace_file), example=False), **how)
         images, labels = images_and_labels(batch_size, image_size)
-        self.images, self.labels = self.peer.tensor(images), torch.from_numpy(labels)
+        self.images, self.labels = self.peer.tensor(images), self.peer.tensor(labels)
         self.step: Callable[[], Any] = self.train_step if mode == "train" else self.eval_step
 
-    def train_step(self) -> float:
+    def train_step(self) -> Any:
         return self.peer.train_step(self.images, self.labels)
 
     def eval_step(self) -> None:
         self.peer.eval_step(self.images)
+
+    def finish(self) -> None:
+        if self.peer.device == "cuda":
+            self.peer.torch.cuda.synchronize()
 
 
 class Matrices:
@@ -125,6 +128,9 @@ class Matrices:
 
     def step(self) -> None:
         numpy.matmul(self.a, self.b, out=self.product)
+
+    def finish(self) -> None:
+        """Nothing is under way."""
 
 
 class Worker:
@@ -154,7 +160,7 @@ class Worker:
             import torch
 
             before = peak_bytes()
-            self.contender = Torch(**settings, count=threads)
+            self.contender = Torch(**settings, threads=threads)
             return {"bytes_before": before, "version": torch.__version__}
         before = peak_bytes()
         self.inside.enter_context(limited(threads))
@@ -165,6 +171,7 @@ class Worker:
     def warm_up(self) -> dict[str, Any]:
         for _ in range(2):
             self.contender.step()
+        self.contender.finish()
         return {}
 
     def measure(self, *, seconds: float) -> dict[str, Any]:
@@ -173,12 +180,15 @@ class Worker:
         gc.collect()
         steps, start = 0, time.perf_counter()
         while True:
-            loss = self.contender.step()
-            steps, spent = steps + 1, time.perf_counter() - start
-            if spent >= seconds:
-                finite = loss is not None and math.isfinite(loss)
-                cpu_seconds = time.process_time() - cpu_start
-                return {"steps": steps, "seconds": spent, "cpu_seconds": cpu_seconds, "loss": loss if finite else None}
+            last = self.contender.step()
+            steps += 1
+            if time.perf_counter() - start >= seconds:
+                break
+        loss = math.nan if last is None else last.item()
+        self.contender.finish()
+        spent, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
+        loss = loss if math.isfinite(loss) else None
+        return {"steps": steps, "seconds": spent, "cpu_seconds": cpu_seconds, "loss": loss}
 
     def peak(self) -> dict[str, Any]:
         return {"bytes": peak_bytes()}

@@ -28,9 +28,14 @@ class Normed(Op):
     """What has a batch norm in front: y = after(BN(x)) for x (N, C, H, W), γ, β (C,), and the weight of a convolution if there is one.
 
     given  (mean, var) to normalise by; None for the batch's own, which ``moments`` then holds after forward
+
+    Subclasses write after(*weight) -> the result, from x and the fold; and before(dy) -> (dx but for its debt, sums for norm.finish,
+    (dweight,) or ()).
     """
 
     fresh = True
+    after: Any
+    before: Any
 
     def __init__(self, eps: float, given: tuple[Any, Any] | None):
         self.eps, self.given = eps, given
@@ -55,14 +60,6 @@ class Normed(Op):
         if self.given is None and self.wants(0):
             norm.settle(dx, self.x, *self.moments, self.debt, self.eps)
         return images(dx, self.shape), dgamma, dbeta, *dweight
-
-    def after(self, *weight: Any) -> Any:
-        """The result, from x, the fold and the convolution's weight."""
-        raise NotImplementedError
-
-    def before(self, dy: Any) -> tuple[Any, Any, tuple]:
-        """(dx but for its debt, sums for norm.finish, (dweight,) or ())."""
-        raise NotImplementedError
 
 
 class Norm(Normed):

@@ -29,7 +29,7 @@ __device__ inline void forward(const Stored* x, const Fold* fold, const float* w
       put4(b + c * WIDE + q, four);
     }
     __syncthreads();
-#pragma unroll
+#pragma unroll(tensor_cores ? DEPTH / 8 : 1)
     for (int k0 = 0; k0 < DEPTH; k0 += 8)
       multiply<MT, NT>(
           acc, [&](int m, int k) { return a[(down + m) * LONG + k0 + k]; },
@@ -65,7 +65,7 @@ __device__ inline void input_gradient(const Stored* dy, const Stored* y, const F
       put4(b + f * WIDE + q, four);
     }
     __syncthreads();
-#pragma unroll
+#pragma unroll(tensor_cores ? DEPTH / 8 : 1)
     for (int k0 = 0; k0 < DEPTH; k0 += 8)
       multiply<MT, NT>(
           acc, [&](int m, int k) { return a[(k0 + k) * high + down + m]; },
@@ -118,7 +118,7 @@ KERNEL(128, pointwise_weight_gradient)
       put4(b + c * LONG + q, four);
     }
     __syncthreads();
-#pragma unroll
+#pragma unroll(tensor_cores ? DEPTH / 8 : 1)
     for (int k0 = 0; k0 < DEPTH; k0 += 8)
       multiply<MT, NT>(
           acc, [&](int m, int k) { return a[m * LONG + k0 + k]; },
