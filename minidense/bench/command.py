@@ -9,15 +9,20 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ..backend import DEVICES, library
 from ..checkpoint import write_whole
 from ..config import Parser, nearest, reader
 from ..errors import ConfigError, MinidenseError
+from ..gpus import gpus
+from ..precision import PRECISIONS
 from ..threads import MOST as MOST_THREADS
 from ..threads import thread_count
 from ..train import CANNOT_WRITE, DONE, INTERRUPTED, WRONG_COMMAND_LINE
+from . import on_gpu
 from .contest import WorkerError, contest, prepared, worker
 from .table import HEAD, heading, machine, rows
 
@@ -36,12 +41,19 @@ def parser() -> argparse.ArgumentParser:
         "examples:\n"
         "  minidense bench densenet_bc_100_12\n"
         "  minidense bench densenet_bc_100_12 --against torch --json speed.json\n"
-        "  minidense bench densenet_bc_40_12 densenet_bc_100_12 --mode train --rounds 3",
+        "  minidense bench densenet_bc_40_12 densenet_bc_100_12 --mode train --rounds 3\n"
+        "  minidense bench densenet_bc_100_12 --device gpu --against torch",
         formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=30, width=120),
         allow_abbrev=False,
     )
     whole = reader(int)
     made.add_argument("models", nargs="*", metavar="MODEL", help="what to measure, one after another")
+    made.add_argument("--device", metavar="|".join(DEVICES), default="cpu", help="where to compute (default: cpu)")
+    made.add_argument(
+        "--precision",
+        metavar="|".join(PRECISIONS),
+        help="of the GPU's products, for everybody; mixed is autocast to bfloat16 in PyTorch (default: tf32)",
+    )
     made.add_argument("--mode", metavar="|".join(MODES), default="both", help="what is timed (default: both)")
     made.add_argument("--batch-size", type=whole, metavar="IMAGES", default=64, help="images in a step (default: 64)")
     made.add_argument(
@@ -70,6 +82,12 @@ def checked(given: argparse.Namespace) -> argparse.Namespace:
         raise ConfigError(f"which model? For example: {PROGRAM} densenet_bc_100_12; see --help")
     if given.mode not in MODES:
         raise ConfigError(f"--mode: unknown {given.mode!r}{nearest(given.mode, MODES)}")
+    library(given.device)  # DeviceError, better now than from a worker
+    if given.device == "cpu" and given.precision is not None:
+        raise ConfigError("--precision is for the GPU; the CPU computes in float32: add --device gpu")
+    given.precision = given.precision or "tf32"
+    if given.precision not in PRECISIONS:
+        raise ConfigError(f"--precision: unknown {given.precision!r}{nearest(given.precision, PRECISIONS)}")
     given.threads = thread_count() if given.threads is None else given.threads
     for option, value, most in (
         ("--batch-size", given.batch_size, 100_000),
@@ -101,8 +119,33 @@ def check_writable(path: str) -> None:
         raise ConfigError(f"--json {path!r}: cannot write there: {why}; name a file in a folder that exists") from None
 
 
+def measure_on_gpu(given: argparse.Namespace) -> dict[str, Any]:
+    """Everything that was asked for, printed as it comes. Returns what the JSON file holds."""
+    against_torch = given.against == "torch"
+    cards = [asdict(card) for card in gpus()]
+    report: dict[str, Any] = {
+        "format": FORMAT,
+        "machine": {**machine(with_torch=against_torch), "gpus": cards, "cupy": library("gpu").__version__},
+        "settings": {"batch_size": given.batch_size, "image_size": given.image_size, "rounds": given.rounds},
+        "results": [],
+    }
+    with tempfile.TemporaryDirectory(prefix="minidense-bench-") as folder:
+        works = prepared(given.models, given.image_size, Path(folder), against_torch=against_torch)
+        print(f"{cards[0]['name']}, {given.rounds} rounds in turn; medians", on_gpu.HEAD, sep="\n\n", flush=True)
+        for work in works:
+            for mode in MODES[given.mode]:
+                result = on_gpu.contest_on_gpu(
+                    work, mode, **report["settings"], precision=given.precision, against_torch=against_torch
+                )
+                print(on_gpu.rows(result), flush=True)
+                report["results"].append(result)
+    return report
+
+
 def measure(given: argparse.Namespace) -> dict[str, Any]:
     """Everything that was asked for, printed as it comes. Returns what the JSON file holds."""
+    if given.device == "gpu":
+        return measure_on_gpu(given)
     settings = {
         "batch_size": given.batch_size,
         "image_size": given.image_size,

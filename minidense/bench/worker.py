@@ -22,8 +22,10 @@ import numpy
 from .. import functional as F
 from ..backend import synchronise, to_device
 from ..errors import MinidenseError
+from ..gpus import memory_info
 from ..memory import freed_memory_kept
 from ..optim import SGD
+from ..precision import precision
 from ..step import training_step
 from ..tensor import Tensor, no_grad
 from ..threads import threads
@@ -155,6 +157,16 @@ class Worker:
             Peer(Trace.load(Path(file)), channels_last=channels_last).check()
         return {}
 
+    def card(self, *, contender: str) -> dict[str, Any]:
+        """Memory of the GPU in use, by whomever."""
+        if contender == "torch":
+            import torch
+
+            free, total = torch.cuda.mem_get_info()
+        else:
+            free, total = memory_info("gpu")
+        return {"bytes": total - free}
+
     def prepare(self, *, contender: str, threads: int, **settings: Any) -> dict[str, Any]:
         if contender == "torch":
             import torch
@@ -165,6 +177,7 @@ class Worker:
         before = peak_bytes()
         self.inside.enter_context(limited(threads))
         self.inside.enter_context(freed_memory_kept())  # as in training
+        self.inside.enter_context(precision(settings.pop("precision", None)))
         self.contender = Ours(**settings) if contender == "minidense" else Matrices()
         return {"bytes_before": before}
 
