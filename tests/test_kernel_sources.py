@@ -125,7 +125,7 @@ def check_classifier(rng):
 
 
 def check_pointwise(rng, monkeypatch):
-    numerics.test_pointwise(100, 50, 130, "wide", "float32", None, "gpu", rng, monkeypatch)
+    numerics.test_pointwise(100, 100, 132, 128, "float32", None, "gpu", rng, monkeypatch)
 
 
 CHECKS = {

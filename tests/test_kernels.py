@@ -9,7 +9,7 @@ from cuda_on_cpu import COMPILER, ORDERS, thread_order
 
 from minidense.backend import to_device, to_numpy
 from minidense.fast.gpu import convolve, norm
-from minidense.fast.gpu.convolve import Behind, Pointwise, Spatial
+from minidense.fast.gpu.convolve import Behind, Pointwise, Spatial, total
 from minidense.precision import PRECISIONS, precision
 
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="needs g++ to run CUDA kernels on the CPU")
@@ -91,21 +91,22 @@ def active(x, fold):
     return (x - fold[:, 0]) * fold[:, 1] + fold[:, 2] > 0
 
 
-POINTWISE = [(5, 7, 33), (100, 50, 130), (33, 100, 201), (3, 260, 64)]  # channels, filters, pixels
+POINTWISE = [(5, 7, 36), (100, 50, 132), (33, 100, 204), (3, 260, 64)]  # channels, filters, pixels
 SPATIAL = [
-    (2, 5, 7, 11, 12),
+    (4, 5, 7, 11, 12),
     (2, 8, 8, 24, 12),
-    (1, 1, 1, 3, 40),
-    (2, 3, 1, 5, 50),
+    (4, 1, 1, 3, 40),
+    (4, 3, 1, 5, 50),
     (1, 4, 40, 9, 33),
 ]  # N, H, W, channels, filters
 
 
 @needs_compiler
 @pytest.mark.parametrize(("channels", "filters", "pixels"), POINTWISE)
-@pytest.mark.parametrize("tile", ["narrow", "wide"])
+@pytest.mark.parametrize("tile", [128, 64, 32])
 def test_pointwise(channels, filters, pixels, tile, how, order, gpu, rng, monkeypatch):
-    monkeypatch.setattr(convolve, "NARROW_BELOW", 10**9 if tile == "narrow" else 0)
+    monkeypatch.setattr(convolve, "BLOCKS", {128: 0, 64: -(-pixels // 128) + 1, 32: 10**9}[tile])
+    monkeypatch.setattr(convolve, "share_of", lambda pixels, tiles: 64)
     x, fold, (weight, w) = (
         Maps(rng.standard_normal((channels, pixels)), how),
         *[
@@ -132,7 +133,7 @@ def test_pointwise(channels, filters, pixels, tile, how, order, gpu, rng, monkey
     convolution.input_gradient(dy.array, None, None, dx.array)
     same(numbers(dx.array), w.T @ dy.exact, how, "gradient of the input without norms")
 
-    dweight = to_numpy(convolution.weight_gradient(dy.array, x.array, fold[0], behind=behind))
+    dweight = to_numpy(total(convolution.weight_parts(dy.array, x.array, fold[0], behind=behind)))
     same(dweight[:, :, 0, 0], settled @ h.T, how, "gradient of the weight")
 
 
@@ -171,7 +172,7 @@ def convolved(h, w, shape):
 @needs_compiler
 @pytest.mark.parametrize(("n", "height", "width", "channels", "filters"), SPATIAL)
 def test_spatial(n, height, width, channels, filters, how, order, gpu, rng, monkeypatch):
-    monkeypatch.setattr(convolve, "share_of", lambda pixels: 128)  # two chunks, as with many more pixels
+    monkeypatch.setattr(convolve, "share_of", lambda pixels, tiles=1: 128)  # two chunks, as with many more pixels
     pixels, shape = n * height * width, (n, height, width)
     x, (fold, f) = Maps(rng.standard_normal((channels, pixels)), how), fold_of(rng, channels)
     weight, w = on_device(rng.standard_normal((filters, channels, 3, 3)))
@@ -191,7 +192,7 @@ def test_spatial(n, height, width, channels, filters, how, order, gpu, rng, monk
     convolution.input_gradient(dy.array, x.array, fold, dx.array, scaled=True, added=True)
     same(numbers(dx.array), 1 + dh * f[:, 1], how, "gradient of the input, added")
 
-    dweight = to_numpy(convolution.weight_gradient(dy.array, x.array, fold))
+    dweight = to_numpy(total(convolution.weight_parts(dy.array, x.array, fold)))
     padded = np.pad(h.reshape(channels, *shape), ((0, 0), (0, 0), (1, 1), (1, 1)))
     expected = np.empty_like(w)
     for r in range(3):
@@ -202,7 +203,7 @@ def test_spatial(n, height, width, channels, filters, how, order, gpu, rng, monk
 
 
 @needs_compiler
-@pytest.mark.parametrize(("channels", "pixels"), [(3, 4100), (5, 8), (2, 9001)])
+@pytest.mark.parametrize(("channels", "pixels"), [(3, 4100), (5, 8), (2, 9004)])
 def test_moments_and_norms(channels, pixels, how, order, gpu, rng):
     """Statistics of a mean a hundred times the deviation, too; then a norm forward and back."""
     x = Maps(rng.standard_normal((channels, pixels)) + 100 * (np.arange(channels)[:, None] % 2), how)
@@ -252,14 +253,16 @@ def test_what_a_norm_owes(how, order, gpu, rng):
     sums, s = on_device(rng.standard_normal((channels, tiles, 2)))
     (fold, f), (debt, d) = fold_of(rng, channels), on_device(rng.standard_normal((channels, 2)))
     expected = s.sum(1)
+    parts, w = on_device(rng.standard_normal((7, 30, 5, 3, 3)))
     for first in (True, False):
-        dgamma, dbeta = norm.finish(sums, pixels, fold, debt, settles=True, first=first)
+        dgamma, dbeta, dweight = norm.finish(sums, pixels, fold, debt, parts, settles=True, first=first)
+        np.testing.assert_allclose(to_numpy(dweight), w.sum(0), rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(to_numpy(dbeta), expected[:, 0], rtol=1e-5)
         np.testing.assert_allclose(to_numpy(dgamma), expected[:, 1], rtol=1e-5)
         share = f[:, 1] / pixels * expected
         d = share if first else d + share
         np.testing.assert_allclose(to_numpy(debt), d, rtol=1e-4, atol=1e-6)
-    norm.finish(sums, pixels, fold, debt, settles=False, first=True)
+    assert norm.finish(sums, pixels, fold, debt, settles=False, first=True)[2] is None
     assert (to_numpy(debt) == 0).all()
 
     x, dx = Maps(rng.standard_normal((channels, pixels)), how), Maps(rng.standard_normal((channels, pixels)), how)

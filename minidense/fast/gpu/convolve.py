@@ -10,7 +10,7 @@ from ...backend import array_module
 from .launch import SHARED_BYTES, divided, launch
 
 ACROSS = 4  # warps side by side along the pixels, WARPS_ACROSS in tile.cuh
-NARROW_BELOW = 32768  # pixels; with fewer, tiles of 32 pixels instead of 128 keep more of a GPU busy
+BLOCKS = 256  # that keep a GPU busy: where large tiles of pixels would make fewer, they are smaller
 WIDEST = 256  # pixels in a row of an image that spatial.cu has the memory for
 
 
@@ -31,20 +31,20 @@ class Pointwise:
 
     def forward(self, x: Any, fold: Any, result: Any, *, moments: bool) -> tuple[Any, int]:
         """conv(relu(BN(x))) into result (F, P); (its moments by tiles or None, pixels in a tile)."""
-        pixels, (tile, suffix) = x.shape[1], self.tile(x.shape[1])
-        down = min(divided(self.filters, 48), 4)
+        pixels, tile = x.shape[1], self.tile(x.shape[1])
+        down = min(divided(self.filters, 48), 2)
         grid = divided(pixels, tile), divided(self.filters, 48 * down)
         found = self.xp.empty((self.filters, grid[0], 2), "float32") if moments else None
         args = (x, fold, self.weight, result, found, self.channels, self.filters, pixels)
         shared = 4 * (48 * down * 36 + 32 * (tile + 8))
-        launch("pointwise.cu", f"pointwise_forward{suffix}", grid, 32 * ACROSS * down, *args, shared=shared)
+        launch("pointwise.cu", f"pointwise_forward_{tile}", grid, 32 * ACROSS * down, *args, shared=shared)
         return found, tile
 
     def input_gradient(
         self, dy: Any, x: Any, fold: Any, dx: Any, *, scaled=False, added=False, behind: Behind | None = None
     ) -> Any:
         """Into dx (C, P), back through ReLU and norm but for the norm's debt; returns the sums for norm.finish, None without fold."""
-        pixels, (tile, suffix) = dy.shape[1], self.tile(dy.shape[1])
+        pixels, tile = dy.shape[1], self.tile(dy.shape[1])
         down = min(divided(self.channels, 48), 2)
         grid = divided(pixels, tile), divided(self.channels, 48 * down)
         sums = None if fold is None else self.xp.empty((self.channels, grid[0], 2), "float32")
@@ -62,22 +62,23 @@ class Pointwise:
             self.filters,
             pixels,
         )
-        shared = 4 * (32 * padded(48 * down, 8) + 32 * (tile + 8))
-        launch("pointwise.cu", f"pointwise_input_gradient{suffix}", grid, 32 * ACROSS * down, *args, shared=shared)
+        shared = 4 * 48 * (padded(48 * down, 8) + tile + 8)
+        launch("pointwise.cu", f"pointwise_input_gradient_{tile}", grid, 32 * ACROSS * down, *args, shared=shared)
         return sums
 
-    def weight_gradient(self, dy: Any, x: Any, fold: Any, *, behind: Behind | None = None) -> Any:
-        pixels = dy.shape[1]
-        share = share_of(pixels)
+    def weight_parts(self, dy: Any, x: Any, fold: Any, *, behind: Behind | None = None) -> Any:
+        """The gradient of the weight in parts (shares, F, C, 1, 1), for norm.finish or ``total`` to add up."""
+        pixels, tiles = dy.shape[1], divided(self.channels, 128)
+        share = share_of(pixels, tiles)
         parts = self.xp.empty((divided(pixels, share), *self.weight.shape), "float32")
-        grid = len(parts), divided(self.channels, 128), divided(self.filters, 48)
+        grid = len(parts), tiles, divided(self.filters, 48)
         args = (dy, *(behind or (None,) * 3), x, fold, parts, self.channels, self.filters, pixels, share)
         launch("pointwise.cu", "pointwise_weight_gradient", grid, 128, *args, shared=4 * (48 + 128) * 36)
-        return total(parts)
+        return parts
 
-    def tile(self, pixels: int) -> tuple[int, str]:
-        """Pixels in a block's tile, and how its kernel's name ends."""
-        return (32, "_narrow") if pixels < NARROW_BELOW else (128, "")
+    def tile(self, pixels: int) -> int:
+        """Pixels in a block's tile."""
+        return next((tile for tile in (128, 64) if divided(pixels, tile) >= BLOCKS), 32)
 
 
 class Spatial:
@@ -110,9 +111,10 @@ class Spatial:
         launch("spatial.cu", f"spatial_input_gradient{suffix}", grid, block, *args, shared=shared)
         return sums
 
-    def weight_gradient(self, dy: Any, x: Any, fold: Any) -> Any:
+    def weight_parts(self, dy: Any, x: Any, fold: Any) -> Any:
+        """As Pointwise.weight_parts; no norm may be behind."""
         pixels = dy.shape[1]
-        share = share_of(pixels)
+        share = max(self.CHUNK, share_of(pixels))
         parts = self.xp.empty((divided(pixels, share), *self.weight.shape), "float32")
         wide, fixed = padded(self.CHUNK + 2 * self.margin, 4), 16 * (self.CHUNK + 4) + self.CHUNK
         warps = min(divided(self.channels, 8), 6, (SHARED_BYTES // 4 - fixed) // wide // 8)
@@ -120,14 +122,14 @@ class Spatial:
         args = (dy, x, fold, parts, self.channels, self.filters, pixels, self.height, self.width, share)
         shared = 4 * (fixed + 8 * warps * wide)
         launch("spatial.cu", "spatial_weight_gradient", grid, 32 * warps, *args, shared=shared)
-        return total(parts)
+        return parts
 
     def blocks(self, pixels: int, count: int) -> tuple[tuple[int, int], int, int, str]:
         """(grid, threads, bytes of shared memory, how the kernel's name ends) for results of `count` rows."""
         rows, suffix = (16, "_low") if count <= 32 else (48, "")
 
         def floats(down):
-            return 9 * 8 * padded(rows * down, 8) + 8 * padded(self.TILE + 2 * self.margin, 8)
+            return rows * down * (9 * 8 + 4) + 8 * padded(self.TILE + 2 * self.margin, 8)
 
         down = 2 if count > rows and 4 * floats(2) <= SHARED_BYTES else 1
         grid = divided(pixels, self.TILE), divided(count, rows * down)
@@ -147,15 +149,18 @@ def keeps_size(weight: Any, stride: int, padding: int, width: int) -> bool:
     )
 
 
-def share_of(pixels: int) -> int:
-    """Pixels that one block of a weight gradient sums over: about 128 shares, whatever the GPU, so that the sum has one order."""
-    return max(64, 32 * divided(pixels, 32 * 128))
+def share_of(pixels: int, tiles: int = 1) -> int:
+    """Pixels that one block of a weight gradient sums over, where so many blocks have the same pixels.
+
+    The same for every GPU: it decides the order of a sum.
+    """
+    return 32 * divided(pixels * tiles, 32 * BLOCKS)
 
 
 def total(parts: Any) -> Any:
     """The sum over all shares, in their order."""
     result = array_module(parts).empty(parts.shape[1:], "float32")
-    launch("norm.cu", "sum_of_parts", (divided(result.size, 256),), 256, parts, result, len(parts), result.size)
+    launch("norm.cu", "sum_of_parts", (divided(result.size, 128),), 128, parts, result, len(parts), result.size)
     return result
 
 

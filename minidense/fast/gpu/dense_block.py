@@ -1,7 +1,7 @@
 """A dense block on the GPU, in one buffer: every feature map is written once, its statistics are taken once, its gradient settled once.
 
 The algebra is docs/dense-block.md's, as on the CPU; the definitions are models.densenet.dense_block and block_and_transition.
-A bottleneck layer takes 4 launches forward and 9 backward, whatever its size; what a pass over memory touches is written at each.
+A bottleneck layer takes 4 launches forward and 7 backward, whatever its size; what a pass over memory touches is written at each.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ from ...tensor import apply, recording
 from ..known import inputs_of, is_known_block, is_known_stage, layers_of, pairs_of
 from . import examples, norm
 from .convolve import WIDEST, Behind, convolution
-from .launch import images, on_gpu, rows, stored_type
+from .launch import by_fours, images, on_gpu, rows, stored_type
 from .track import track
 
 
@@ -144,11 +144,10 @@ class BlockOnGPU(Op):
         """Into the gradients of all channels; (dγ, dβ, dweight)."""
         dpooled = self.xp.empty(self.pooled.shape, dy.dtype)
         self.exit.input_gradient(dy, None, None, dpooled)
-        dweight = self.exit.weight_gradient(dy, self.pooled, None)
-        sums = norm.normalise_and_pool_gradient(
-            dpooled, self.features, self.exit_fold, self.gradients, self.shape[3] // 2
-        )
-        return *self.finish(sums, self.exit_fold, self.debt, first=True), dweight
+        parts = self.exit.weight_parts(dy, self.pooled, None)
+        half = self.shape[3] // 2
+        sums = norm.normalise_and_pool_gradient(dpooled, self.features, self.exit_fold, self.gradients, half)
+        return self.finish(sums, self.exit_fold, self.debt, parts, first=True)
 
     def back_through_bottleneck(self, i, dy, c):
         """Through Conv3×3-ReLU-BN, then Conv1×1-ReLU-BN into the gradients of all channels before; both norms' and weights'."""
@@ -156,25 +155,26 @@ class BlockOnGPU(Op):
         seen = self.features[:c]
         dmade, debt = self.maps(len(made)), self.xp.empty((len(made), 2), "float32")
         sums = last.input_gradient(dy, made, between, dmade)  # reads k + 4k, writes 4k
-        dlast = last.weight_gradient(dy, made, between)  # reads k + 4k
-        dlast = *self.finish(sums, between, debt, first=True), dlast
+        parts = last.weight_parts(dy, made, between)  # reads k + 4k
+        dlast = self.finish(sums, between, debt, parts, first=True)
         behind = Behind(made, between, debt)
         sums = first.input_gradient(
             dmade, seen, fold, self.gradients[:c], scaled=True, added=True, behind=behind
         )  # 8k + 2c; c
-        dfirst = first.weight_gradient(dmade, seen, fold, behind=behind)  # 8k + c
-        return *self.finish(sums, fold, self.debt[:c]), dfirst, *dlast
+        parts = first.weight_parts(dmade, seen, fold, behind=behind)  # 8k + c
+        return *self.finish(sums, fold, self.debt[:c], parts), *dlast
 
     def back(self, i, dy, c):
         """Through Conv3×3-ReLU-BN of a layer without bottleneck."""
         (convolution_,), (fold,) = self.convolutions[i], self.folds[i]
         seen = self.features[:c]
         sums = convolution_.input_gradient(dy, seen, fold, self.gradients[:c], scaled=True, added=True)
-        dweight = convolution_.weight_gradient(dy, seen, fold)
-        return *self.finish(sums, fold, self.debt[:c]), dweight
+        parts = convolution_.weight_parts(dy, seen, fold)
+        return self.finish(sums, fold, self.debt[:c], parts)
 
-    def finish(self, sums, fold, debt, *, first=False):
-        return norm.finish(sums, self.pixels, fold, debt, settles=self.training, first=first)
+    def finish(self, sums, fold, debt, parts, *, first=False):
+        """(dγ, dβ, dweight)"""
+        return norm.finish(sums, self.pixels, fold, debt, parts, settles=self.training, first=first)
 
     def settle(self, own):
         """Take from these channels' gradient what all norms before took."""
@@ -184,9 +184,10 @@ class BlockOnGPU(Op):
 
 
 def can(x, layers):
-    """Nothing dropped in training, images not too wide, everything here."""
+    """Nothing dropped in training, images not too wide, pixels by fours, everything here."""
     return (
         x.shape[3] <= WIDEST
+        and by_fours(x)
         and not any(layer.drop.training and layer.drop.p for layer in layers)
         and all(on_gpu(*layer.parameters()) for layer in layers)
     )

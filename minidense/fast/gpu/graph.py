@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ...backend import library
+from ...gpus import free_idle_blocks, pool_for
 from ...nn import Dropout, Module
 from ...optim import SGD
 from ...precision import current_precision
@@ -42,7 +43,7 @@ class Recording:
         self.rates = [xp.full((1,), group["lr"], "float32") for group in optimizer.groups]
         self.rate_values = [group["lr"] for group in optimizer.groups]
         # What is made on the way belongs to the graph: nobody else may get this memory while it can be replayed.
-        self.pool = xp.cuda.MemoryPool()
+        self.pool = pool_for(self)
         stream = xp.cuda.Stream(non_blocking=True)
         xp.cuda.get_current_stream().synchronize()
         with xp.cuda.using_allocator(self.pool.malloc), stream, tables_later(), rates_on_gpu(optimizer, self.rates):
@@ -163,6 +164,8 @@ def noted_down(model: Module, optimizer: SGD, images: Any, labels: Any) -> Recor
     """
     if any(isinstance(m, Dropout) and m.p and m.training for m in model.modules()):
         return None
+    # The steps before left their blocks in CuPy's pool, about as much as the graph will now take for itself.
+    free_idle_blocks()
     try:
         return Recording(model, optimizer, images, labels)
     except MemoryError:

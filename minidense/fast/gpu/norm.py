@@ -42,13 +42,23 @@ def merge(moments: Any, width: int, pixels: int, mean: Any, var: Any) -> None:
     launch(FILE, "prepare_norm", (divided(c, WARPS),), 32 * WARPS, *args)
 
 
-def finish(sums: Any, pixels: int, fold: Any, debt: Any, *, settles: bool, first: bool) -> tuple[Any, Any]:
-    """(dγ, dβ) from the sums of all tiles; what the norm takes from dx goes onto the debt (C, 2), or is all of it where `first`."""
+def finish(
+    sums: Any, pixels: int, fold: Any, debt: Any, parts: Any = None, *, settles: bool, first: bool
+) -> tuple[Any, Any, Any]:
+    """(dγ, dβ) from the sums of all tiles, and dweight from its parts, where there are any; all in one launch.
+
+    What the norm takes from dx goes onto the debt (C, 2), or is all of it where `first`.
+    """
     c, count, _ = sums.shape
-    dgamma, dbeta = (array_module(sums).empty(c, "float32") for _ in range(2))
-    args = (sums, count, pixels, fold, dgamma, dbeta, debt, settles, first, c)
-    launch(FILE, "finish_norm", (divided(c, WARPS),), 32 * WARPS, *args)
-    return dgamma, dbeta
+    xp, blocks = array_module(sums), divided(c, WARPS)
+    dgamma, dbeta = (xp.empty(c, "float32") for _ in range(2))
+    dweight, size, shares = None, 0, 0
+    if parts is not None:
+        dweight = xp.empty(parts.shape[1:], "float32")
+        size, shares = dweight.size, len(parts)
+    args = (sums, count, pixels, fold, dgamma, dbeta, debt, settles, first, c, blocks, parts, dweight, shares, size)
+    launch(FILE, "finish_norm", (blocks + divided(size, 32 * WARPS),), 32 * WARPS, *args)
+    return dgamma, dbeta, dweight
 
 
 def settle(dx: Any, x: Any, mean: Any, var: Any, debt: Any, eps: float) -> None:

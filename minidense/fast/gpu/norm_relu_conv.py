@@ -19,8 +19,8 @@ from ...speed import fast_path
 from ...tensor import apply
 from ..known import is_known_pair, is_known_transition
 from . import examples, norm
-from .convolve import convolution, keeps_size
-from .launch import images, on_gpu, rows
+from .convolve import convolution, keeps_size, total
+from .launch import by_fours, images, on_gpu, rows
 from .track import track, track_arrays
 
 
@@ -29,8 +29,8 @@ class Normed(Op):
 
     given  (mean, var) to normalise by; None for the batch's own, which ``moments`` then holds after forward
 
-    Subclasses write after(*weight) -> the result, from x and the fold; and before(dy) -> (dx but for its debt, sums for norm.finish,
-    (dweight,) or ()).
+    Subclasses write after(*weight) -> the result, from x and the fold; and before(dy) -> (dx but for its debt, and what norm.finish
+    takes: the sums, and the parts of dweight or None).
     """
 
     fresh = True
@@ -55,11 +55,13 @@ class Normed(Op):
 
     def backward(self, dy):
         self.debt = array_module(dy).empty((len(self.x), 2), "float32")
-        dx, sums, dweight = self.before(rows(dy))
-        dgamma, dbeta = norm.finish(sums, self.pixels, self.fold, self.debt, settles=self.given is None, first=True)
+        dx, sums, parts = self.before(rows(dy))
+        how = {"settles": self.given is None, "first": True}
+        dgamma, dbeta, dweight = norm.finish(sums, self.pixels, self.fold, self.debt, parts, **how)
         if self.given is None and self.wants(0):
             norm.settle(dx, self.x, *self.moments, self.debt, self.eps)
-        return images(dx, self.shape), dgamma, dbeta, *dweight
+        dparams = (dgamma, dbeta) if dweight is None else (dgamma, dbeta, dweight)
+        return images(dx, self.shape), *dparams
 
 
 class Norm(Normed):
@@ -73,7 +75,7 @@ class Norm(Normed):
         return images(norm.normalise(self.x, self.fold, rectify=self.rectify), self.shape)
 
     def before(self, dy):
-        return *norm.normalise_gradient(dy, self.x, self.fold, rectify=self.rectify), ()
+        return *norm.normalise_gradient(dy, self.x, self.fold, rectify=self.rectify), None
 
 
 class NormReLUConv(Normed):
@@ -90,7 +92,7 @@ class NormReLUConv(Normed):
     def before(self, dy):
         dx = array_module(dy).empty(self.x.shape, "float32")
         sums = self.convolution.input_gradient(dy, self.x, self.fold, dx, scaled=True)
-        return dx, sums, (self.convolution.weight_gradient(dy, self.x, self.fold),)
+        return dx, sums, self.convolution.weight_parts(dy, self.x, self.fold)
 
 
 class PooledConv(Normed):
@@ -109,9 +111,9 @@ class PooledConv(Normed):
         xp = array_module(dy)
         dpooled, dx = xp.empty(self.pooled.shape, "float32"), xp.empty(self.x.shape, "float32")
         self.convolution.input_gradient(dy, None, None, dpooled)
-        dweight = self.convolution.weight_gradient(dy, self.pooled, None)
+        parts = self.convolution.weight_parts(dy, self.pooled, None)
         sums = norm.normalise_and_pool_gradient(dpooled, self.x, self.fold, dx, self.shape[3] // 2)
-        return dx, sums, (dweight,)
+        return dx, sums, parts
 
 
 class Conv(Op):
@@ -132,7 +134,7 @@ class Conv(Op):
             dx = array_module(dy).empty(self.x.shape, "float32")
             self.convolution.input_gradient(dy, None, None, dx)
             dx = images(dx, self.shape)
-        return dx, self.convolution.weight_gradient(dy, self.x, None)
+        return dx, total(self.convolution.weight_parts(dy, self.x, None))
 
 
 def normed(make: Any, norm_: BatchNorm2d, x: Any, *weight: Any) -> Any:
@@ -148,7 +150,7 @@ def normed(make: Any, norm_: BatchNorm2d, x: Any, *weight: Any) -> Any:
 
 
 def fits_batch_norm(x, gamma, beta, running_mean=None, running_var=None, *, training=True, momentum=0.1, eps=1e-5):
-    return on_gpu(x, gamma, beta) and x.size > 0
+    return on_gpu(x, gamma, beta) and by_fours(x)
 
 
 @fast_path(F.batch_norm, fits=fits_batch_norm, examples=examples.batch_norms)
@@ -192,6 +194,7 @@ def norm_relu_on_gpu(norm_, x):
 def fits_norm_relu_conv(norm_, conv, x):
     return (
         on_gpu(x, *norm_.parameters(), *conv.parameters())
+        and by_fours(x)
         and is_known_pair(norm_, conv, x.shape)
         and keeps_size(conv.weight, conv.stride, conv.padding, x.shape[3])
     )
@@ -204,7 +207,8 @@ def norm_relu_conv_on_gpu(norm_, conv, x):
 
 
 def fits_transition(transition, x):
-    return on_gpu(x, *transition.parameters()) and is_known_transition(transition, x.shape)
+    here = on_gpu(x, *transition.parameters()) and by_fours(x, pooled=True)
+    return here and is_known_transition(transition, x.shape)
 
 
 @fast_path(Transition.forward, fits=fits_transition, examples=examples.transitions)
@@ -217,8 +221,8 @@ def fits_conv(x, weight, bias=None, *, stride=1, padding=0):
     return (
         bias is None
         and on_gpu(x, weight)
-        and x.ndim == weight.ndim == 4
-        and x.size > 0
+        and weight.ndim == 4
+        and by_fours(x)
         and keeps_size(weight, stride, padding, x.shape[3])
     )
 

@@ -22,21 +22,6 @@ __device__ inline void for_quads(int pixels, Work work) {
   for (int p = begin + 4 * threadIdx.x; p < end; p += 4 * THREADS) work(p);
 }
 
-__device__ inline void write4(Stored* row, int p, int pixels, Four four) {
-  if (pixels % 4 == 0) {
-    Stored4 all;
-    all.x = narrowed(four.v[0]);
-    all.y = narrowed(four.v[1]);
-    all.z = narrowed(four.v[2]);
-    all.w = narrowed(four.v[3]);
-    *reinterpret_cast<Stored4*>(row + p) = all;
-  } else {
-#pragma unroll
-    for (int i = 0; i < 4; ++i)
-      if (p + i < pixels) row[p + i] = narrowed(four.v[i]);
-  }
-}
-
 // For each row the mean and Σ (x − mean)² over a tile of pixels, at moments[row·tiles + tile]. Grid (tiles, rows).
 KERNEL(256, moments_of_rows)(const Stored* x, float2* moments, int pixels) {
   __shared__ float space[THREADS / 32];
@@ -51,8 +36,7 @@ KERNEL(256, moments_of_rows)(const Stored* x, float2* moments, int pixels) {
   for_quads(pixels, [&](int p) {
     const Four four = load4(row, p, pixels);
 #pragma unroll
-    for (int i = 0; i < 4; ++i)
-      if (p + i < pixels) about = fmaf(four.v[i] - mean, four.v[i] - mean, about);
+    for (int i = 0; i < 4; ++i) about = fmaf(four.v[i] - mean, four.v[i] - mean, about);
   });
   about = sum_over_block(about, space);
   if (threadIdx.x == 0) moments[blockIdx.y * static_cast<size_t>(gridDim.x) + blockIdx.x] = make_float2(mean, about);
@@ -89,18 +73,36 @@ KERNEL(128, prepare_norm)
   }
 }
 
-// One warp a channel: dβ = Σ dz and dγ = Σ dz·x̂ over all tiles, and what the norm takes from dx, s·dβ/M and s·dγ/M, onto the debt.
-// learned: γ and β were asked for. settles: the statistics are the batch's own. first: nothing was owed before.
+// total[e] = Σ parts[share][e], share by share.
+__device__ inline void add_up(const float* parts, float* total, int shares, int count, int e) {
+  if (e >= count) return;
+  float sum = 0.f;
+#pragma unroll 8
+  for (int share = 0; share < shares; ++share) sum += parts[static_cast<size_t>(share) * count + e];
+  total[e] = sum;
+}
+
+KERNEL(128, sum_of_parts)(const float* parts, float* total, int shares, int count) {
+  add_up(parts, total, shares, count, blockIdx.x * blockDim.x + threadIdx.x);
+}
+
+// The end of a norm's and its convolution's way back, in one launch. The first `norm_blocks` blocks, one warp a channel: dβ = Σ dz and
+// dγ = Σ dz·x̂ over all tiles, and what the norm takes from dx, s·dβ/M and s·dγ/M, onto the debt. The others: sum_of_parts.
+// settles: the statistics are the batch's own. first: nothing was owed before.
 KERNEL(128, finish_norm)
 (const float2* sums, int tiles, int pixels, const Fold* fold, float* dgamma, float* dbeta, Debt* debt, int settles, int first,
- int channels) {
+ int channels, int norm_blocks, const float* parts, float* total, int shares, int count) {
+  if (static_cast<int>(blockIdx.x) >= norm_blocks) {
+    add_up(parts, total, shares, count, (blockIdx.x - norm_blocks) * blockDim.x + threadIdx.x);
+    return;
+  }
   const int c = blockIdx.x * (blockDim.x / 32) + warp();
   if (c >= channels) return;
-  const float2* parts = sums + static_cast<size_t>(c) * tiles;
+  const float2* mine = sums + static_cast<size_t>(c) * tiles;
   double shift = 0., along = 0.;
   for (int tile = lane(); tile < tiles; tile += 32) {
-    shift += parts[tile].x;
-    along += parts[tile].y;
+    shift += mine[tile].x;
+    along += mine[tile].y;
   }
   shift = sum_over_warp(shift);
   along = sum_over_warp(along);
@@ -122,7 +124,7 @@ KERNEL(256, settle)(Stored* dx, const Stored* x, const float* mean, const float*
     const Four here = load4(x + offset, p, pixels);
 #pragma unroll
     for (int i = 0; i < 4; ++i) four.v[i] = settled(four.v[i], here.v[i], fold, owed);
-    write4(dx + offset, p, pixels, four);
+    store4(dx + offset, p, four);
   });
 }
 
@@ -137,7 +139,7 @@ KERNEL(256, normalise)(const Stored* x, const Fold* fold, Stored* y, int rectify
       four.v[i] = normalised(four.v[i], f);
       if (rectify) four.v[i] = rectified(four.v[i]);
     }
-    write4(y + offset, p, pixels, four);
+    store4(y + offset, p, four);
   });
 }
 
@@ -154,13 +156,11 @@ KERNEL(256, normalise_gradient)
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       if (rectify && !(normalised(here.v[i], f) > 0.f)) four.v[i] = 0.f;
-      if (p + i < pixels) {
-        sum += four.v[i];
-        along = fmaf(four.v[i], (here.v[i] - f.mean) * f.inv_std, along);
-      }
+      sum += four.v[i];
+      along = fmaf(four.v[i], (here.v[i] - f.mean) * f.inv_std, along);
       four.v[i] *= f.scale;
     }
-    write4(dx + offset, p, pixels, four);
+    store4(dx + offset, p, four);
   });
   sum = sum_over_block(sum, space);
   along = sum_over_block(along, space);
@@ -176,7 +176,7 @@ KERNEL(256, normalise_and_pool)(const Stored* x, const Fold* fold, Stored* y, in
   for (int p = blockIdx.x * TILE / 4 + threadIdx.x; p < min((static_cast<int>(blockIdx.x) + 1) * TILE / 4, pixels); p += THREADS) {
     const int j = p % width, i = p / width;  // i counts on through the images
     const size_t corner = (static_cast<size_t>(2 * i) * width + j) * 2;
-    const float2 upper = load2(from + corner, 0, 2), lower = load2(from + corner + 2 * width, 0, 2);
+    const float2 upper = load2(from + corner, 0), lower = load2(from + corner + 2 * width, 0);
     const float above = rectified(normalised(upper.x, f)) + rectified(normalised(upper.y, f));
     const float below = rectified(normalised(lower.x, f)) + rectified(normalised(lower.y, f));
     to[p] = narrowed(0.25f * (above + below));
@@ -197,25 +197,16 @@ KERNEL(256, normalise_and_pool_gradient)
 #pragma unroll
     for (int lower = 0; lower < 2; ++lower) {
       const size_t corner = offset + (static_cast<size_t>(2 * i + lower) * width + j) * 2;
-      const float2 here = load2(x + corner, 0, 2);
+      const float2 here = load2(x + corner, 0);
       const float2 dz = make_float2(normalised(here.x, f) > 0.f ? quarter : 0.f, normalised(here.y, f) > 0.f ? quarter : 0.f);
       sum += dz.x + dz.y;
       along += dz.x * ((here.x - f.mean) * f.inv_std) + dz.y * ((here.y - f.mean) * f.inv_std);
-      store2(dx + corner, 0, 2, make_float2(f.scale * dz.x, f.scale * dz.y));
+      store2(dx + corner, 0, make_float2(f.scale * dz.x, f.scale * dz.y));
     }
   }
   sum = sum_over_block(sum, space);
   along = sum_over_block(along, space);
   if (threadIdx.x == 0) sums[blockIdx.y * static_cast<size_t>(gridDim.x) + blockIdx.x] = make_float2(sum, along);
-}
-
-// total[e] = Σ parts[share][e], share by share.
-KERNEL(256, sum_of_parts)(const float* parts, float* total, int shares, int count) {
-  const int e = blockIdx.x * blockDim.x + threadIdx.x;
-  if (e >= count) return;
-  float sum = 0.f;
-  for (int share = 0; share < shares; ++share) sum += parts[static_cast<size_t>(share) * count + e];
-  total[e] = sum;
 }
 
 // float32 to what feature maps are stored as, and back.

@@ -6,6 +6,7 @@
 
 constexpr int TAPS = 9;
 constexpr int DEPTH = 8;  // channels in a tile
+constexpr int LONG = TAPS * DEPTH + 4;  // of a filter's weights in shared memory, tap by tap: no two lanes meet in a bank
 
 // Which of the nine neighbours of pixel p lie inside its image: bit 3·r + s. None for p outside the batch.
 __device__ inline unsigned neighbours(int p, int pixels, int height, int width) {
@@ -23,19 +24,32 @@ __device__ inline unsigned neighbours(int p, int pixels, int height, int width) 
 // Pixels before a tile that begin a quad of four: at least width + 1.
 __device__ inline int margin_of(int width) { return (width + 1 + 3) / 4 * 4; }
 
-// acc += the nine products of a tile of filters a[tap][channel][filter] with rows of pixels b, from channel to channel `wide` apart.
+// acc += the nine products of a tile of filters a[filter][tap][channel] with rows of pixels b, from channel to channel `wide` apart.
 template <int MT, int NT>
-__device__ inline void multiply_taps(float (&acc)[MT][NT][4], const float* a, int high, const float* b, int wide, int image_width,
+__device__ inline void multiply_taps(float (&acc)[MT][NT][4], const float* a, const float* b, int wide, int image_width,
                                      const unsigned (&inside)[NT][COLUMNS]) {
 #pragma unroll(tensor_cores ? TAPS : 1)
   for (int tap = 0; tap < TAPS; ++tap) {
     const int away = (tap / 3 - 1) * image_width + tap % 3 - 1;
     multiply<MT, NT>(
-        acc, [&](int m, int k) { return a[(tap * DEPTH + k) * high + m]; },
+        acc, [&](int m, int k) { return a[m * LONG + tap * DEPTH + k]; },
         [&](int k, int nt, int j) {
           return inside[nt][j] >> tap & 1u ? b[k * wide + 8 * nt + column_of_lane(j) + away] : 0.f;
         });
   }
+}
+
+// Rows of `quads` times four pixels, `wide` apart in shared memory: load(row, q) and then put what finish(row, q, ·) makes of it at pixel
+// q of the row. A warp has a row, and two of its quads on the way at once.
+template <class Load, class Finish>
+__device__ inline void load_rows(float* b, int wide, int rows, int quads, Load load, Finish finish) {
+  for (int row = warp(); row < rows; row += blockDim.x / 32)
+    for (int i = lane(); i < quads; i += 64) {
+      const int q = 4 * i, next = 4 * min(i + 32, quads - 1);
+      const Four here = load(row, q), there = load(row, next);
+      put4(b + row * wide + q, finish(row, q, here));
+      if (i + 32 < quads) put4(b + row * wide + next, finish(row, next, there));
+    }
 }
 
 // result[f][i, j] = Σ_{c,r,s} weight[f][c][r][s]·h[c][i + r − 1, j + s − 1]. Grid (tiles of 128 pixels, tiles of filters).
@@ -45,9 +59,9 @@ __device__ inline void forward(const Stored* x, const Fold* fold, const float* w
   constexpr int NT = 4, WIDTH = WARPS_ACROSS * 8 * NT;
   float* const shared = shared_memory();
   const int rows = 16 * MT * (blockDim.x / (32 * WARPS_ACROSS)), first = blockIdx.y * rows, p0 = blockIdx.x * WIDTH;
-  const int high = padded(rows, 8), margin = margin_of(width), length = WIDTH + 2 * margin, wide = padded(length, 8);
-  float* const a = shared;                     // [TAPS][DEPTH][high]
-  float* const b = a + TAPS * DEPTH * high;    // [DEPTH][wide]
+  const int margin = margin_of(width), length = WIDTH + 2 * margin, wide = padded(length, 8);
+  float* const a = shared;             // [rows][LONG]
+  float* const b = a + rows * LONG;    // [DEPTH][wide]
   const int down = warp() / WARPS_ACROSS * 16 * MT, left = warp() % WARPS_ACROSS * 8 * NT;
   unsigned inside[NT][COLUMNS];
 #pragma unroll
@@ -57,20 +71,26 @@ __device__ inline void forward(const Stored* x, const Fold* fold, const float* w
       inside[nt][j] = neighbours(p0 + left + 8 * nt + column_of_lane(j), pixels, height, width);
   float acc[MT][NT][4] = {};
   for (int c0 = 0; c0 < channels; c0 += DEPTH) {
-    for (int e = threadIdx.x; e < rows * DEPTH * TAPS; e += blockDim.x) {
-      const int f = e / (DEPTH * TAPS), k = e % (DEPTH * TAPS), c = k / TAPS, tap = k % TAPS;
-      const bool within = first + f < filters && c0 + c < channels;
-      a[(tap * DEPTH + c) * high + f] =
-          within ? operand(weight[(static_cast<size_t>(first + f) * channels + c0 + c) * TAPS + tap]) : 0.f;
-    }
-    for (int e = threadIdx.x; e < DEPTH * length / 4; e += blockDim.x) {
-      const int c = e / (length / 4), q = 4 * (e % (length / 4));
-      Four four = {};
-      if (c0 + c < channels) four = seen4(x, fold, c0 + c, p0 - margin + q, pixels);
-      put4(b + c * wide + q, four);
-    }
+    fetch<4>(
+        rows * DEPTH * TAPS,
+        [&](int e) {
+          const int f = first + e / (DEPTH * TAPS), k = e % (DEPTH * TAPS);
+          return f < filters && c0 + k / TAPS < channels ? weight[(static_cast<size_t>(f) * channels + c0) * TAPS + k] : 0.f;
+        },
+        [&](int e, float w) {
+          const int f = e / (DEPTH * TAPS), k = e % (DEPTH * TAPS);
+          a[f * LONG + k % TAPS * DEPTH + k / TAPS] = operand(w);
+        });
+    load_rows(
+        b, wide, DEPTH, length / 4,
+        [&](int c, int q) {
+          return load4(x + static_cast<size_t>(c0 + c) * pixels, c0 + c < channels ? p0 - margin + q : -1, pixels);
+        },
+        [&](int c, int q, Four four) {
+          return c0 + c < channels ? seen(four, fold, c0 + c, p0 - margin + q, pixels) : four;
+        });
     __syncthreads();
-    multiply_taps<MT, NT>(acc, a + down, high, b + margin + left, wide, width, inside);
+    multiply_taps<MT, NT>(acc, a + down * LONG, b + margin + left, wide, width, inside);
     __syncthreads();
   }
   keep_result<MT, NT>(acc, result, moments, first, filters, p0, pixels, shared);
@@ -83,9 +103,9 @@ __device__ inline void input_gradient(const Stored* dy, const float* weight, con
   constexpr int NT = 4, WIDTH = WARPS_ACROSS * 8 * NT;
   float* const shared = shared_memory();
   const int rows = 16 * MT * (blockDim.x / (32 * WARPS_ACROSS)), first = blockIdx.y * rows, p0 = blockIdx.x * WIDTH;
-  const int high = padded(rows, 8), margin = margin_of(width), length = WIDTH + 2 * margin, wide = padded(length, 8);
-  float* const a = shared;                     // [TAPS][DEPTH][high]
-  float* const b = a + TAPS * DEPTH * high;    // [DEPTH][wide]
+  const int margin = margin_of(width), length = WIDTH + 2 * margin, wide = padded(length, 8);
+  float* const a = shared;             // [rows][LONG]
+  float* const b = a + rows * LONG;    // [DEPTH][wide]
   const int down = warp() / WARPS_ACROSS * 16 * MT, left = warp() % WARPS_ACROSS * 8 * NT;
   unsigned inside[NT][COLUMNS];
 #pragma unroll
@@ -95,20 +115,21 @@ __device__ inline void input_gradient(const Stored* dy, const float* weight, con
       inside[nt][j] = neighbours(p0 + left + 8 * nt + column_of_lane(j), pixels, height, width);
   float acc[MT][NT][4] = {};
   for (int f0 = 0; f0 < filters; f0 += DEPTH) {
-    for (int e = threadIdx.x; e < DEPTH * rows * TAPS; e += blockDim.x) {
-      const int f = e / (rows * TAPS), k = e % (rows * TAPS), c = k / TAPS, tap = k % TAPS;
-      const bool within = f0 + f < filters && first + c < channels;
-      a[((TAPS - 1 - tap) * DEPTH + f) * high + c] =
-          within ? operand(weight[(static_cast<size_t>(f0 + f) * channels + first + c) * TAPS + tap]) : 0.f;
-    }
-    for (int e = threadIdx.x; e < DEPTH * length / 4; e += blockDim.x) {
-      const int f = e / (length / 4), q = 4 * (e % (length / 4));
-      Four four = {};
-      if (f0 + f < filters) four = load4(dy + static_cast<size_t>(f0 + f) * pixels, p0 - margin + q, pixels);
-      put4(b + f * wide + q, four);
-    }
+    for (int f = warp(); f < DEPTH; f += blockDim.x / 32)
+      for (int k = lane(); k < rows * TAPS; k += 32) {
+        const int c = k / TAPS, tap = k % TAPS;
+        const bool within = f0 + f < filters && first + c < channels;
+        const float w = within ? weight[(static_cast<size_t>(f0 + f) * channels + first) * TAPS + k] : 0.f;
+        a[c * LONG + (TAPS - 1 - tap) * DEPTH + f] = operand(w);
+      }
+    load_rows(
+        b, wide, DEPTH, length / 4,
+        [&](int f, int q) {
+          return load4(dy + static_cast<size_t>(f0 + f) * pixels, f0 + f < filters ? p0 - margin + q : -1, pixels);
+        },
+        [&](int, int, Four four) { return four; });
     __syncthreads();
-    multiply_taps<MT, NT>(acc, a + down, high, b + margin + left, wide, width, inside);
+    multiply_taps<MT, NT>(acc, a + down * LONG, b + margin + left, wide, width, inside);
     __syncthreads();
   }
   keep_gradient<MT, NT>(acc, x, fold, dx, sums, scaled, added, first, channels, p0, pixels, shared);
@@ -140,28 +161,31 @@ KERNEL(256, spatial_input_gradient_low)(ARGUMENTS) {
 KERNEL(256, spatial_weight_gradient)
 (const Stored* dy, const Stored* x, const Fold* fold, float* parts, int channels, int filters, int pixels, int height, int width,
  int share) {
-  constexpr int CHUNK = 64, LONG = CHUNK + 4, ROWS = 16;  // pixels at a time
+  constexpr int CHUNK = 64, APART = CHUNK + 4, ROWS = 16;  // pixels at a time
   float* const shared = shared_memory();
   const int margin = margin_of(width), length = CHUNK + 2 * margin, wide = padded(length, 4);
   const int columns = blockDim.x / 32 * 8, c0 = blockIdx.y * columns, f0 = blockIdx.z * ROWS, left = warp() * 8;
-  float* const a = shared;                                                // [ROWS][LONG]
-  float* const b = a + ROWS * LONG;                                       // [columns][wide]
+  float* const a = shared;                                                // [ROWS][APART]
+  float* const b = a + ROWS * APART;                                      // [columns][wide]
   unsigned* const inside = reinterpret_cast<unsigned*>(b + columns * wide);  // [CHUNK]
   const int begin = blockIdx.x * share, end = min(begin + share, pixels);
   float acc[TAPS][1][1][4] = {};
   for (int p0 = begin; p0 < end; p0 += CHUNK) {
-    for (int e = threadIdx.x; e < ROWS * CHUNK / 4; e += blockDim.x) {
-      const int f = e / (CHUNK / 4), q = 4 * (e % (CHUNK / 4));
-      Four four = {};
-      if (f0 + f < filters && p0 + q < end) four = load4(dy + static_cast<size_t>(f0 + f) * pixels, p0 + q, pixels);
-      put4(a + f * LONG + q, four);
-    }
-    for (int e = threadIdx.x; e < columns * length / 4; e += blockDim.x) {
-      const int c = e / (length / 4), q = 4 * (e % (length / 4));
-      Four four = {};
-      if (c0 + c < channels) four = seen4(x, fold, c0 + c, p0 - margin + q, pixels);
-      put4(b + c * wide + q, four);
-    }
+    fetch<2>(
+        ROWS * CHUNK / 4,
+        [&](int e) {
+          const int f = f0 + e / (CHUNK / 4), p = p0 + 4 * (e % (CHUNK / 4));
+          return load4(dy + static_cast<size_t>(f) * pixels, f < filters ? p : -1, end);
+        },
+        [&](int e, Four four) { put4(a + e / (CHUNK / 4) * APART + 4 * (e % (CHUNK / 4)), four); });
+    load_rows(
+        b, wide, columns, length / 4,
+        [&](int c, int q) {
+          return load4(x + static_cast<size_t>(c0 + c) * pixels, c0 + c < channels ? p0 - margin + q : -1, pixels);
+        },
+        [&](int c, int q, Four four) {
+          return c0 + c < channels ? seen(four, fold, c0 + c, p0 - margin + q, pixels) : four;
+        });
     for (int e = threadIdx.x; e < CHUNK; e += blockDim.x) inside[e] = neighbours(p0 + e, pixels, height, width);
     __syncthreads();
     for (int k0 = 0; k0 < CHUNK; k0 += 8) {
@@ -169,7 +193,7 @@ KERNEL(256, spatial_weight_gradient)
       for (int tap = 0; tap < TAPS; ++tap) {
         const int away = margin + (tap / 3 - 1) * width + tap % 3 - 1;
         multiply<1, 1>(
-            acc[tap], [&](int m, int k) { return a[m * LONG + k0 + k]; },
+            acc[tap], [&](int m, int k) { return a[m * APART + k0 + k]; },
             [&](int k, int, int j) {
               return inside[k0 + k] >> tap & 1u ? b[(left + column_of_lane(j)) * wide + k0 + k + away] : 0.f;
             });

@@ -1,7 +1,8 @@
 // What the kernels share: how feature maps are stored, products of small tiles in shared memory, sums over a block.
 //
 // Feature maps lie channel by channel: row c holds the N·H·W pixels of channel c of the whole batch. A dense block then grows at its
-// end, a layer reads the front part, and the statistics of a channel are those of a row.
+// end, a layer reads the front part, and the statistics of a channel are those of a row. The number of pixels divides by four and rows
+// begin at multiples of 16 bytes, so four pixels travel at once and lie inside or outside together.
 //
 // Compiled with
 //   TENSOR_CORES  1: products of TF32 numbers (10 bits after the point) added up in float32, from sm_80 on; 0: all in float32
@@ -63,40 +64,49 @@ struct Four {
   float v[4];
 };
 
-// Values p … p + 3 of a row, p divisible by 4 and possibly outside; zeros outside.
+// Pixels p … p + 3 of a row, p divisible by four and possibly outside; zeros outside.
 __device__ inline Four load4(const Stored* row, int p, int pixels) {
   Four four = {{0.f, 0.f, 0.f, 0.f}};
-  if (pixels % 4 == 0) {
-    if (p >= 0 && p < pixels) {
-      const Stored4 all = *reinterpret_cast<const Stored4*>(row + p);
-      four = {{widened(all.x), widened(all.y), widened(all.z), widened(all.w)}};
-    }
-  } else {
-#pragma unroll
-    for (int i = 0; i < 4; ++i)
-      if (p + i >= 0 && p + i < pixels) four.v[i] = widened(row[p + i]);
+  if (p >= 0 && p < pixels) {
+    const Stored4 all = *reinterpret_cast<const Stored4*>(row + p);
+    four = {{widened(all.x), widened(all.y), widened(all.z), widened(all.w)}};
   }
   return four;
 }
 
-// Values p and p + 1 of a row, p even and inside; a zero for p + 1 outside.
-__device__ inline float2 load2(const Stored* row, int p, int pixels) {
-  if (pixels % 2 == 0) {
-    const Stored2 both = *reinterpret_cast<const Stored2*>(row + p);
-    return make_float2(widened(both.x), widened(both.y));
-  }
-  return make_float2(widened(row[p]), p + 1 < pixels ? widened(row[p + 1]) : 0.f);
+__device__ inline void store4(Stored* row, int p, Four four) {
+  Stored4 all;
+  all.x = narrowed(four.v[0]);
+  all.y = narrowed(four.v[1]);
+  all.z = narrowed(four.v[2]);
+  all.w = narrowed(four.v[3]);
+  *reinterpret_cast<Stored4*>(row + p) = all;
 }
 
-__device__ inline void store2(Stored* row, int p, int pixels, float2 values) {
-  if (pixels % 2 == 0) {
-    Stored2 both;
-    both.x = narrowed(values.x);
-    both.y = narrowed(values.y);
-    *reinterpret_cast<Stored2*>(row + p) = both;
-  } else {
-    row[p] = narrowed(values.x);
-    if (p + 1 < pixels) row[p + 1] = narrowed(values.y);
+// Pixels p and p + 1, p even.
+__device__ inline float2 load2(const Stored* row, int p) {
+  const Stored2 both = *reinterpret_cast<const Stored2*>(row + p);
+  return make_float2(widened(both.x), widened(both.y));
+}
+
+__device__ inline void store2(Stored* row, int p, float2 values) {
+  Stored2 both;
+  both.x = narrowed(values.x);
+  both.y = narrowed(values.y);
+  *reinterpret_cast<Stored2*>(row + p) = both;
+}
+
+// load(e) for every e below count and then put(e, what was loaded), BATCH at a time: as many reads are under way before the first is
+// waited for.
+template <int BATCH, class Load, class Put>
+__device__ inline void fetch(int count, Load load, Put put) {
+  for (int e = threadIdx.x; e < count; e += BATCH * blockDim.x) {
+    decltype(load(0)) found[BATCH];
+#pragma unroll
+    for (int i = 0; i < BATCH; ++i) found[i] = load(min(e + i * static_cast<int>(blockDim.x), count - 1));
+#pragma unroll
+    for (int i = 0; i < BATCH; ++i)
+      if (e + i * static_cast<int>(blockDim.x) < count) put(e + i * blockDim.x, found[i]);
   }
 }
 
@@ -147,10 +157,10 @@ __device__ inline void tensor_core_product(float (&d)[4], const float (&a)[4], c
 #ifdef ON_CPU
   on_cpu::tensor_core_product(d, a, b);
 #elif TENSOR_CORES && __CUDA_ARCH__ >= 800
-  asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(__float_as_uint(a[0])), "r"(__float_as_uint(a[1])), "r"(__float_as_uint(a[2])), "r"(__float_as_uint(a[3])),
-        "r"(__float_as_uint(b[0])), "r"(__float_as_uint(b[1])));
+  asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+               : "r"(__float_as_uint(a[0])), "r"(__float_as_uint(a[1])), "r"(__float_as_uint(a[2])), "r"(__float_as_uint(a[3])),
+                 "r"(__float_as_uint(b[0])), "r"(__float_as_uint(b[1])));
 #endif
 }
 
@@ -259,12 +269,10 @@ __device__ inline void keep_result(float (&acc)[MT][NT][4], Stored* out, float2*
         const int p = p0 + left + column_of(nt);
         // From here on what was stored counts, not what was computed.
         float2 y = make_float2(widened(narrowed(acc[mt][nt][2 * half])), widened(narrowed(acc[mt][nt][2 * half + 1])));
-        if (row >= rows || p >= pixels) {
+        if (row < rows && p < pixels)
+          store2(out + static_cast<size_t>(row) * pixels, p, y);
+        else
           y = make_float2(0.f, 0.f);
-        } else {
-          store2(out + static_cast<size_t>(row) * pixels, p, pixels, y);
-          if (p + 1 >= pixels) y.y = 0.f;
-        }
         acc[mt][nt][2 * half] = y.x;
         acc[mt][nt][2 * half + 1] = y.y;
         sums[mt][half] += y.x + y.y;
@@ -283,7 +291,7 @@ __device__ inline void keep_result(float (&acc)[MT][NT][4], Stored* out, float2*
       for (int nt = 0; nt < NT; ++nt)
 #pragma unroll
         for (int e = 0; e < 2; ++e)
-          if (p0 + left + column_of(nt) + e < pixels) {
+          if (p0 + left + column_of(nt) < pixels) {
             const float apart = acc[mt][nt][2 * half + e] - mean[mt][half];
             sums[mt][half] = fmaf(apart, apart, sums[mt][half]);
           }
@@ -317,24 +325,28 @@ __device__ inline void keep_gradient(float (&acc)[MT][NT][4], const Stored* x, c
       const Fold f = fold == nullptr ? Fold{0.f, 1.f, 0.f, 1.f} : fold[row];
       const float factor = scaled ? f.scale : 1.f;
       const size_t offset = static_cast<size_t>(row) * pixels;
+      float2 here[NT], before[NT];  // all that is read is under way before the first is used
+      if (fold != nullptr) {
+#pragma unroll
+        for (int nt = 0; nt < NT; ++nt) here[nt] = load2(x + offset, min(p0 + left + column_of(nt), pixels - 2));
+      }
+      if (added) {
+#pragma unroll
+        for (int nt = 0; nt < NT; ++nt) before[nt] = load2(dx + offset, min(p0 + left + column_of(nt), pixels - 2));
+      }
 #pragma unroll
       for (int nt = 0; nt < NT; ++nt) {
         const int p = p0 + left + column_of(nt);
-        if (p >= pixels) continue;
         float2 dh = make_float2(acc[mt][nt][2 * half], acc[mt][nt][2 * half + 1]);
         if (fold != nullptr) {
-          const float2 here = load2(x + offset, p, pixels);
-          dh.x = normalised(here.x, f) > 0.f ? dh.x : 0.f;
-          dh.y = normalised(here.y, f) > 0.f && p + 1 < pixels ? dh.y : 0.f;
+          dh.x = normalised(here[nt].x, f) > 0.f && p < pixels ? dh.x : 0.f;
+          dh.y = normalised(here[nt].y, f) > 0.f && p < pixels ? dh.y : 0.f;
           sum[mt][half] += dh.x + dh.y;
-          along[mt][half] += dh.x * ((here.x - f.mean) * f.inv_std) + dh.y * ((here.y - f.mean) * f.inv_std);
+          along[mt][half] += dh.x * ((here[nt].x - f.mean) * f.inv_std) + dh.y * ((here[nt].y - f.mean) * f.inv_std);
         }
-        float2 y = make_float2(factor * dh.x, factor * dh.y);
-        if (added) {
-          const float2 before = load2(dx + offset, p, pixels);
-          y = make_float2(before.x + y.x, before.y + y.y);
-        }
-        store2(dx + offset, p, pixels, y);
+        dh = make_float2(factor * dh.x, factor * dh.y);
+        if (added) dh = make_float2(before[nt].x + dh.x, before[nt].y + dh.y);
+        if (p < pixels) store2(dx + offset, p, dh);
       }
     }
   if (sums == nullptr) return;
@@ -352,29 +364,32 @@ __device__ inline void keep_gradient(float (&acc)[MT][NT][4], const Stored* x, c
 
 // -- what goes into a product ------------------------------------------------------------------------------------------
 
-// A feature map as a convolution sees it: relu(BN(x)), or x itself where there is no norm. Four pixels of a row.
-__device__ inline Four seen4(const Stored* x, const Fold* fold, int row, int p, int pixels) {
-  Four four = load4(x + static_cast<size_t>(row) * pixels, p, pixels);
-  if (fold != nullptr) {
-    const Fold f = fold[row];
+// A feature map as a convolution sees it: relu(BN(x)), or x itself where there is no norm. Four pixels of a row, p as in load4.
+__device__ inline Four seen(Four x, const Fold* fold, int row, int p, int pixels) {
+  if (fold == nullptr || p < 0 || p >= pixels) return x;
+  const Fold f = fold[row];
 #pragma unroll
-    for (int i = 0; i < 4; ++i)
-      four.v[i] = p + i >= 0 && p + i < pixels ? rectified(normalised(four.v[i], f)) : 0.f;
-  }
-  return four;
+  for (int i = 0; i < 4; ++i) x.v[i] = rectified(normalised(x.v[i], f));
+  return x;
 }
 
-// The gradient of a convolution's result: dy, or, where a norm follows that still has to take its part, scale·dy less its debt.
-__device__ inline Four gradient4(const Stored* dy, const Stored* y, const Fold* fold, const Debt* debt, int row, int p, int pixels) {
-  const size_t offset = static_cast<size_t>(row) * pixels;
-  Four four = load4(dy + offset, p, pixels);
-  if (fold != nullptr) {
-    const Four here = load4(y + offset, p, pixels);
-    const Fold f = fold[row];
-    const Debt d = debt[row];
+// The gradient of a convolution's result and, where a norm follows that still has to take its part, the result itself.
+struct Gradient {
+  Four dy, y;
+};
+__device__ inline Gradient load_gradient(const Stored* dy, const Stored* y, const Fold* fold, size_t row_start, int p, int end) {
+  Gradient both = {};
+  both.dy = load4(dy + row_start, p, end);
+  if (fold != nullptr) both.y = load4(y + row_start, p, end);
+  return both;
+}
+
+// dy, or scale·dy less its debt.
+__device__ inline Four settled4(Gradient both, const Fold* fold, const Debt* debt, int row, int p, int pixels) {
+  if (fold == nullptr || p >= pixels) return both.dy;
+  const Fold f = fold[row];
+  const Debt d = debt[row];
 #pragma unroll
-    for (int i = 0; i < 4; ++i)
-      four.v[i] = p + i >= 0 && p + i < pixels ? settled(f.scale * four.v[i], here.v[i], f, d) : 0.f;
-  }
-  return four;
+  for (int i = 0; i < 4; ++i) both.dy.v[i] = settled(f.scale * both.dy.v[i], both.y.v[i], f, d);
+  return both.dy;
 }
