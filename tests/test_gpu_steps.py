@@ -104,11 +104,18 @@ def test_each_shape_of_batch_has_a_graph_of_its_own(gpu):
     same_bits(run.state(), launched.state())
 
 
-@pytest.mark.parametrize("change", ["weights", "momentum", "frozen", "mode", "watched", "eps"])
+@pytest.mark.parametrize(
+    "change", ["weights", "momentum", "frozen", "mode", "watched", "eps", "momentum from 0", "unfrozen"]
+)
 def test_a_graph_that_is_out_of_date_is_noted_down_anew(change, gpu):
     """Whatever the replay takes for granted may change between two steps, and then counts."""
     run, launched = Run(gpu), Run(gpu)
-    for number in range(5):
+    for one in (run, launched):
+        if change == "momentum from 0":
+            one.optimizer.groups[0].update(momentum=0.0, nesterov=False)
+        elif change == "unfrozen":
+            one.model.features.conv0.weight.requires_grad = False
+    for number in range(7):
         for one in (run, launched):
             if number == 3:
                 alter(one, change)
@@ -128,6 +135,10 @@ def alter(run, change):
         run.optimizer.groups[0]["momentum"] = 0.5
     elif change == "frozen":
         model.features.conv0.weight.requires_grad = False
+    elif change == "momentum from 0":
+        run.optimizer.groups[0].update(momentum=0.9, nesterov=True)
+    elif change == "unfrozen":
+        model.features.conv0.weight.requires_grad = True
     elif change == "mode":
         model.features.denseblock1.eval()
     elif change == "watched":
@@ -140,6 +151,53 @@ def alter(run, change):
     # A frozen parameter keeps the gradient it had; both runs forget it.
     for w in model.parameters():
         w.grad = None
+
+
+def test_two_models_of_one_optimiser_are_not_mixed_up(gpu):
+    runs = []
+    for as_graph in (True, False):
+        run, other = Run(gpu), Run(gpu)
+        run.optimizer = SGD([*run.model.parameters(), *other.model.parameters()], lr=0.1)
+        other.optimizer, other.rng = run.optimizer, run.rng
+        with steps_as_graph(as_graph):
+            for _ in range(3):
+                run.step()
+                other.step()
+        runs.append({**run.model.state_dict(), **{f"other {k}": v for k, v in other.model.state_dict().items()}})
+    same_bits(*runs)
+
+
+def test_what_spoils_a_graph_is_what_is_told(strict_gpu, monkeypatch, capsys):
+    """Ending a spoilt capture fails as well, and says less."""
+
+    def end(self):
+        strict_cupy._noted = None
+        raise RuntimeError("cudaErrorStreamCaptureInvalidated")
+
+    run = Run(strict_gpu)
+    run.model.features.norm5.on_output = lambda y: y.data * 2
+    monkeypatch.setattr(strict_cupy.Stream, "end_capture", end)
+    for _ in range(3):
+        run.step()
+    assert "mul while a graph is noted down" in capsys.readouterr().err
+
+
+def test_labels_from_the_cpu_are_launched_one_by_one(gpu):
+    run = Run(gpu)
+    for _ in range(3):
+        images = to_device(run.rng.standard_normal((4, 3, 8, 8), np.float32), gpu)
+        training_step(run.model, run.optimizer, images, run.rng.integers(0, 3, 4))
+    assert not run.recordings()
+
+
+def test_a_new_shape_leaves_the_graphs_of_others_as_they_are(gpu):
+    run = Run(gpu)
+    for _ in range(3):
+        run.step(4)
+    (first,) = run.recordings()
+    run.step(2)
+    run.step(4)
+    assert run.recordings() == [first]
 
 
 def test_loading_weights_needs_no_new_graph(gpu):

@@ -223,6 +223,16 @@ def test_a_single_value_a_channel_is_refused_as_by_the_definition(gpu):
     assert all(np.array_equal(before[name], array) for name, array in model.state_dict().items())
 
 
+def test_a_view_that_begins_between_four_numbers_is_copied(gpu):
+    """Four numbers travel at once, from multiples of 16 bytes; anything else would end the program on a GPU."""
+    x = np.random.default_rng(0).standard_normal((9, 1, 5, 5), np.float32)
+    part = md.Tensor(to_device(x, gpu)[1:9])
+    assert part.data.data.ptr % 16
+    norm = md.nn.BatchNorm2d(1).to(gpu)
+    expected = md.nn.BatchNorm2d(1)(md.Tensor(x[1:9])).data
+    np.testing.assert_allclose(norm(part).numpy(), expected, rtol=1e-5, atol=1e-5)
+
+
 def test_kernels_have_names_of_their_own():
     names = [name for path in launch.KERNELS.glob("*.cu") for name in launch.names(path.name)]
     assert len(names) == len(set(names)) > 20

@@ -10,10 +10,10 @@ from __future__ import annotations
 import sys
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
-from ...backend import library
+from ...backend import device_of, library
 from ...gpus import free_idle_blocks, pool_for
 from ...nn import Dropout, Module
 from ...optim import SGD
@@ -50,8 +50,13 @@ class Recording:
             stream.begin_capture()
             try:
                 self.logits, self.loss = in_place_step(model, optimizer, self.images, self.labels)
-            finally:
-                self.graph = stream.end_capture()
+            except BaseException:
+                with suppress(
+                    Exception
+                ):  # what ended it may have spoilt the graph, too; the first reason is the one to tell
+                    stream.end_capture()
+                raise
+            self.graph = stream.end_capture()
         stream.synchronize()
         self.parameters = [w for group in optimizer.groups for w in group["params"]]
         self.gradients = [w.grad for w in self.parameters]
@@ -127,7 +132,7 @@ class InPlace:
         self.optimizer.step(in_place=True)
 
 
-# For each optimiser: shape of the batch -> its Recording, True when it was seen once, None when it cannot be noted down.
+# For each optimiser: (model, shape of the batch) -> its Recording, True when it was seen once, None when it cannot be noted down.
 _known: weakref.WeakKeyDictionary[SGD, dict] = weakref.WeakKeyDictionary()
 
 
@@ -137,6 +142,7 @@ def fits(model, optimizer, images, labels):
         graph_is_wanted()
         and isinstance(optimizer, SGD)
         and on_gpu(Tensor(images), optimizer.groups[0]["params"][0])
+        and device_of(labels) == "gpu"
         and labels.dtype == "int64"
     )
 
@@ -145,16 +151,28 @@ def fits(model, optimizer, images, labels):
 def training_step_as_graph(model, optimizer, images, labels):
     """step.training_step, from its second time on as one launch."""
     known = _known.setdefault(optimizer, {})
-    shape = images.shape
-    recording = known.get(shape, False)
+    key = (model, images.shape)
+    recording = known.get(key, False)
     if isinstance(recording, Recording) and not recording.is_current(optimizer):
-        recording = known[shape] = True  # something else stands where it read: note it down anew
-    if recording is True:
-        recording = known[shape] = noted_down(model, optimizer, images, labels)
+        recording = known[key] = True  # something else stands where it read: note it down anew
+    if recording is True and has_velocities(optimizer):
+        recording = known[key] = noted_down(model, optimizer, images, labels)
     if isinstance(recording, Recording):
         return recording.replay(optimizer, images, labels)
-    known.setdefault(shape, True)
+    known.setdefault(key, True)
+    if has_velocities(optimizer):  # another shape may have a graph already, which knows where things are
+        return in_place_step(model, optimizer, images, labels)
     return training_step.definition(model, optimizer, images, labels)
+
+
+def has_velocities(optimizer: SGD) -> bool:
+    """Has every parameter that moves the velocity it needs? A first step makes them, in a way of its own."""
+    return all(
+        w in optimizer.velocity or not w.requires_grad
+        for group in optimizer.groups
+        if group["momentum"]
+        for w in group["params"]
+    )
 
 
 def noted_down(model: Module, optimizer: SGD, images: Any, labels: Any) -> Recording | None:
