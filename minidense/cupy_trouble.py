@@ -6,6 +6,8 @@ Nothing here imports CuPy; backend.py hands over the module, or the exception th
 import importlib
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy
@@ -23,6 +25,7 @@ NOT_FOUND = re.compile(
 )
 CUDA_LIBRARY = re.compile(r"(?:lib)?(?:nvrtc|nvJitLink|cudart|cublas|cufft|curand|cusolver|cusparse)", re.IGNORECASE)
 NO_HEADER = re.compile(r"(?:could not|cannot) open source file \"(.+?)\"")
+OUT_OF_MEMORY = re.compile(r"cudaErrorMemoryAllocation|CUDA_ERROR_OUT_OF_MEMORY")
 OLD_GPU = re.compile(r"--gpu-architecture|cudaErrorNoKernelImageForDevice|CUDA_ERROR_NO_BINARY_FOR_GPU")
 
 
@@ -153,13 +156,8 @@ def count_gpus(cupy: Any) -> int:
 
 def check_nvrtc(cupy: Any) -> str:
     """The version of NVRTC, which needs no GPU. Raises DeviceError when it is missing."""
-    try:
+    with in_our_words():
         major, minor = cupy.cuda.nvrtc.getVersion()
-    except Exception as error:
-        known = explain(error)
-        if known is None:
-            raise
-        raise known from error
     return f"{major}.{minor}"
 
 
@@ -183,6 +181,22 @@ def explain(error: BaseException) -> DeviceError | None:
             f"later; for an older GPU: pip uninstall -y {' '.join(distributions()) or 'cupy'}, then pip install {EXTRAS[12]}"
         )
     return None
+
+
+@contextmanager
+def in_our_words() -> Iterator[None]:
+    """CuPy's exceptions inside come out as DeviceError where ``explain`` knows them, and as MemoryError where memory was lacking."""
+    try:
+        yield
+    except DeviceError:
+        raise
+    except Exception as error:
+        if OUT_OF_MEMORY.search(str(error)) and not isinstance(error, MemoryError):
+            raise MemoryError(_one_line(error)) from error
+        known = explain(error)
+        if known is None:
+            raise
+        raise known from error
 
 
 def version_text(version: int) -> str:

@@ -119,21 +119,26 @@ def moved(
     lr          a number, or an array of one
     in_place    put the results into the arrays that are there
     """
-    new_weights, new_velocities = [], []
-    for w, dw, v in zip(weights, gradients, velocities, strict=True):
-        g = dw + weight_decay * w if weight_decay else dw
-        if momentum:
-            new_v = g.copy() if v is None else momentum * v + (1 - dampening) * g
-            new_w = w - lr * (g + momentum * new_v if nesterov else new_v)
-        else:
-            new_v, new_w = None, w - lr * g
-        new_weights.append(new_w)
-        new_velocities.append(new_v)
-    if not in_place:
-        return new_weights, new_velocities
-    return [_put(new, w) for new, w in zip(new_weights, weights, strict=True)], [
-        _put(new, v) for new, v in zip(new_velocities, velocities, strict=True)
-    ]
+    settings = {
+        "lr": lr,
+        "momentum": momentum,
+        "dampening": dampening,
+        "weight_decay": weight_decay,
+        "nesterov": nesterov,
+    }
+    new = [_update(w, dw, v, **settings) for w, dw, v in zip(weights, gradients, velocities, strict=True)]
+    if in_place:
+        new = [(_put(w, old_w), _put(v, old_v)) for (w, v), old_w, old_v in zip(new, weights, velocities, strict=True)]
+    return [w for w, _ in new], [v for _, v in new]
+
+
+def _update(w, dw, v, *, lr, momentum, dampening, weight_decay, nesterov):
+    """The new weight and velocity of one parameter."""
+    g = dw + weight_decay * w if weight_decay else dw
+    if not momentum:
+        return w - lr * g, None
+    v = g.copy() if v is None else momentum * v + (1 - dampening) * g
+    return w - lr * (g + momentum * v if nesterov else v), v
 
 
 def _put(new, old):

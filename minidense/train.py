@@ -21,8 +21,11 @@ from . import models
 from .backend import synchronise
 from .checkpoint import Checkpoint, Progress
 from .config import CommandLine, TrainConfig, parse, resumed_settings
+from .cupy_trouble import in_our_words
 from .data import Dataset, load, prefetch, test_batches, training_batches
 from .errors import CheckpointError, ConfigError, DataError, DeviceError, DivergenceError
+from .fitting import fitting_batch
+from .gpus import out_of_memory_message
 from .interrupt import Stopped, Stopping, stop_on_ctrl_c
 from .memory import freed_memory_kept
 from .nn import Module, seed_dropout
@@ -134,6 +137,7 @@ def fit(
         steps_as_graph(config.graph),
         freed_memory_kept(),
         numpy.errstate(over="ignore", invalid="ignore"),  # a run that diverges is told once, by refuse_divergence
+        in_our_words(),
         stop_on_ctrl_c() as stopping,
     ):
         dataset = load(config.data, config.data_dir).first(config.limit_train, config.limit_test).to(config.device)
@@ -268,6 +272,7 @@ def plan(line: CommandLine) -> tuple[TrainConfig, RunFolder, Checkpoint | None]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """python -m minidense.train. Exit codes: 0 done, 2 wrong command line, 3 diverged, 4 cannot write, 5 no memory, 130 interrupted."""
+    config = None
     try:
         config, folder, saved = plan(parse(argv))
         history = fit(config, folder=folder, saved=saved)
@@ -283,9 +288,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         return complain(f"{error}. What was saved before is intact; make room and go on with --resume", CANNOT_WRITE)
     except MemoryError as error:
-        return complain(f"not enough memory ({error}); try a smaller --batch-size or --model", NO_MEMORY)
+        return complain(no_memory(error, config), NO_MEMORY)
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+def no_memory(error: MemoryError, config: TrainConfig | None) -> str:
+    """How much was lacking and, on the GPU, the batch that would fit: measured, so the run must be over."""
+    if config is None or config.device == "cpu":
+        return f"not enough memory ({error}); try a smaller --batch-size or --model"
+    return out_of_memory_message(
+        error, batch_size=config.batch_size, fitting=lambda: fitting_batch(error, config, build)
+    )
 
 
 def complain(error: object, code: int) -> int:

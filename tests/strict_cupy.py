@@ -6,9 +6,12 @@ return arrays without axes, not numbers. Anything that CuPy lacks should be miss
 
 Kernels run as well, on the CPU (cuda_on_cpu.py). While a stream notes down a graph, a launch is kept for later, room may be made, and
 everything else is refused: what is not a kernel of ours would be lost in the replay.
+
+Inside ``memory_of(total)`` the bytes of its arrays are counted, pool by pool, and there are no more than `total`.
 """
 
 import operator
+import weakref
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -99,22 +102,106 @@ class Stream:
 
 
 class MemoryPool:
+    """Counts bytes as CuPy's: what is freed stays for later, so the total only falls by free_all_blocks. Blocks are never cut."""
+
     def __init__(self):
-        self.malloc = None
+        self.used = self.total = 0
+        _pools.add(self)
+
+    def malloc(self, size):
+        """Counts, no more: the room itself is NumPy's."""
+        if self.used + size > self.total:
+            self._grow(self.used + size, size)
+        self.used += size
+
+    def _grow(self, needed, size):
+        if (
+            _held() - self.total + needed > _memory
+        ):  # CuPy would give back its free blocks first, which changes nothing here
+            raise OutOfMemoryError(f"Out of memory allocating {size:,} bytes (allocated so far: {self.total:,} bytes).")
+        self.total = needed
+
+    def free(self, size):
+        self.used -= size
 
     def free_all_blocks(self):
-        pass
+        _refuse_while_noting("free_all_blocks")
+        self.total = self.used
 
     def used_bytes(self):
-        return 0
+        return self.used
 
     def total_bytes(self):
-        return 0
+        return self.total
+
+    def get_limit(self):
+        return 0  # none
+
+
+class OutOfMemoryError(MemoryError):
+    """As CuPy's, in its words."""
+
+
+_pools = weakref.WeakSet()
+_default = _pool = MemoryPool()
+_memory = None  # bytes that there are, where they are counted
+_blocks = weakref.WeakValueDictionary()  # id of the array of NumPy that has the memory -> Block
+
+
+def get_default_memory_pool():
+    return _default
 
 
 @contextmanager
-def _using_allocator(malloc=None):
-    yield
+def memory_of(total):
+    """A GPU of so many bytes."""
+    global _memory, _default, _pool
+    before = _memory, _default, _pool
+    _pools.clear()
+    _memory = total
+    _default = _pool = MemoryPool()
+    try:
+        yield _default
+    finally:
+        _memory, _default, _pool = before
+
+
+def _held():
+    return sum(pool.total for pool in _pools)
+
+
+def _mem_get_info():
+    return (3 << 30, 4 << 30) if _memory is None else (_memory - _held(), _memory)
+
+
+class Block:
+    """Memory of the pool in use, for as long as this lives."""
+
+    def __init__(self, size):
+        _pool.malloc(size)
+        weakref.finalize(self, _pool.free, size).atexit = False
+
+
+def _block_of(array):
+    """The Block in which an array lies, shared with its views; None where nothing is counted."""
+    while isinstance(array.base, numpy.ndarray):
+        array = array.base
+    if _memory is None:
+        return None
+    block = _blocks.get(id(array))
+    if block is None:
+        block = _blocks[id(array)] = Block(array.nbytes)
+    return block
+
+
+@contextmanager
+def _using_allocator(malloc):
+    global _pool
+    before, _pool = _pool, malloc.__self__
+    try:
+        yield
+    finally:
+        _pool = before
 
 
 def _refuse_while_noting(name):
@@ -130,6 +217,7 @@ class RawModule(cuda_on_cpu.RawModule):
         for a in args:
             if isinstance(a, numpy.ndarray) and a.ndim:
                 raise TypeError(f"{name}: a NumPy array of shape {a.shape} as a kernel's argument")
+        args = [a._array if isinstance(a, ndarray) else a for a in args]  # a graph knows addresses and keeps no block
 
         def run():
             cuda_on_cpu.RawModule.launch(name, function, grid, block, args, shared_mem=shared_mem)
@@ -143,7 +231,7 @@ cuda = SimpleNamespace(
     Stream=Stream,
     MemoryPool=MemoryPool,
     using_allocator=_using_allocator,
-    runtime=SimpleNamespace(memGetInfo=lambda: (3 << 30, 4 << 30)),
+    runtime=SimpleNamespace(memGetInfo=_mem_get_info),
 )
 
 
@@ -155,6 +243,7 @@ class ndarray:
 
     def __init__(self, array):
         self._array = numpy.asarray(array)
+        self._block = _block_of(self._array)
 
     shape = property(lambda self: self._array.shape)
     ndim = property(lambda self: self._array.ndim)

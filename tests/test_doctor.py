@@ -50,7 +50,7 @@ def test_a_machine_with_a_gpu_is_described_and_tried(machine, capsys):
     assert found["NVRTC"][1].startswith("13.0,")
     assert found["NVIDIA driver"][1] == "knows CUDA up to 13.0"
     assert found["GPU 1"][1] == "NVIDIA T100, compute capability 9.0, 60.0 GB of 80.0 GB free"
-    assert re.search(r"agree with the definition to \de-0[678]", found["GPU computes"][1])
+    assert re.search(r"agree with the definition to \de-0[678] in float32 and \de-04 in tf32", found["GPU computes"][1])
     assert np.__version__ in found["NumPy"][1]
     assert found["threads"][1].startswith(f"{threads.thread_count()} on the CPU")
 

@@ -18,7 +18,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from minidense import ops, plots, report, run_folder, speed, train
+from minidense import ops, optim, plots, report, run_folder, speed, train
 from minidense.checkpoint import Checkpoint, load_weights
 from minidense.config import TrainConfig, read_toml
 from minidense.data import load
@@ -640,7 +640,7 @@ def test_a_dense_block_that_fails_in_the_middle_of_its_backward_pass_changes_no_
 def test_memory_that_runs_out_in_the_middle_of_an_update_changes_no_parameter(monkeypatch):
     count = len(parts()[2].parameters())
     error = MemoryError("no room for the 20th update")
-    monkeypatch.setattr(SGD, "_update", failing_call(2 * count + 20, SGD._update, error))
+    monkeypatch.setattr(optim, "_update", failing_call(2 * count + 20, optim._update, error))
     before, after, _ = train_until_it_fails(error)
     assert after == before
 
