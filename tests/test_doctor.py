@@ -16,6 +16,7 @@ from machines import CUDARuntimeError
 from minidense import cli, doctor, threads
 from minidense.data import DATASETS
 from minidense.doctor import ABSENT, OK, PROBLEM, examination
+from minidense.precision import current_precision
 
 
 @pytest.fixture(autouse=True)
@@ -122,6 +123,20 @@ def test_the_warning_of_cupy_is_not_repeated(machine_with_broken_cupy, recwarn):
 # -- the self-test ----------------------------------------------------------------------------------------------------
 
 
+def test_tensor_cores_are_tried_as_well(machine, monkeypatch, capsys):
+    machine("cupy-cuda13x")
+    right = doctor.convolution
+
+    def wrong(*args, **options):
+        arrays = right(*args, **options)
+        return [a * 1.01 for a in arrays] if current_precision() == "tf32" and options["device"] == "gpu" else arrays
+
+    monkeypatch.setattr(doctor, "convolution", wrong)
+    code, found, _ = run(capsys=capsys)
+    assert (code, found["GPU computes"][0]) == (1, PROBLEM)
+    assert "wrong in tf32: off by 1e-02" in found["GPU computes"][1]
+
+
 @pytest.mark.parametrize("device", ["cpu", "gpu"])
 @pytest.mark.parametrize("part", [0, 1, 2], ids=["y", "dx", "dweight"])
 @pytest.mark.parametrize("damage", ["one value", "not a number"])
@@ -139,7 +154,7 @@ def test_a_device_that_computes_wrongly_is_a_problem(device, part, damage, machi
     code, found, _ = run(capsys=capsys)
     mark, text = found[f"{device.upper()} computes"]
     assert (code, mark) == (1, PROBLEM)
-    assert re.search(r"wrong: off by (\de-0[123]|nan) of the largest value. Do not train here; \w+", text)
+    assert re.search(r"wrong in float32: off by (\de-0[123]|nan) of the largest value. Do not train here; \w+", text)
 
 
 def test_the_self_test_computes_on_the_device_that_it_is_about(machine, monkeypatch):
@@ -153,7 +168,7 @@ def test_the_self_test_computes_on_the_device_that_it_is_about(machine, monkeypa
     )
     for device in ("cpu", "gpu"):
         list(doctor.self_test(device))
-    assert asked == [(np.float64, "cpu"), (np.float32, "cpu"), (np.float64, "cpu"), (np.float32, "gpu")]
+    assert asked == [(np.float64, "cpu"), (np.float32, "cpu"), (np.float64, "cpu"), *[(np.float32, "gpu")] * 2]
 
 
 @pytest.mark.parametrize(

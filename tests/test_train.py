@@ -592,12 +592,12 @@ def failing_call(n: int, original, error):
     """`original`, except that its n-th call raises."""
     calls = 0
 
-    def call(*args):
+    def call(*args, **options):
         nonlocal calls
         calls += 1
         if calls == n:
             raise error
-        return original(*args)
+        return original(*args, **options)
 
     return call
 
