@@ -167,7 +167,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
-# What may differ between a run and its resumption without changing what is computed.
+# What may differ between a run and its resumption: where and how exactly it computes, not what.
 MAY_CHANGE = frozenset({"data_dir", "device", "graph", "precision", "threads", "out"})
 
 
@@ -300,4 +300,7 @@ def resumed_settings(saved: dict[str, Any], given: dict[str, Any]) -> dict[str, 
         raise ConfigError(
             f"--resume goes on with the settings of the saved run, but {what}. Leave these out, or start a new run"
         )
-    return {**saved, **{key: value for key, value in given.items() if key in MAY_CHANGE}}
+    settings = {**saved, **{key: value for key, value in given.items() if key in MAY_CHANGE}}
+    if settings["device"] == "cpu" and "precision" not in given:
+        settings["precision"] = None  # the GPU's, where the run began
+    return settings

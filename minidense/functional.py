@@ -248,12 +248,12 @@ def squared_hinge(scores: Tensor, labels) -> Tensor:
 
 
 def _labels(name, labels, scores):
-    """Labels on the scores' device. Their range is looked at where they come from: on the GPU, looking would mean waiting."""
+    """Labels as an array on the scores' device. Their range is looked at on the CPU alone: on the GPU, looking would mean waiting."""
     if isinstance(labels, Tensor):
         raise DTypeError(f"{name}: labels are class numbers: pass a plain integer array, not a Tensor")
-    labels = labels if hasattr(labels, "dtype") else numpy.asarray(labels)
+    labels = labels if hasattr(labels, "dtype") else to_device(numpy.asarray(labels), scores.device)
     check_labels(name, scores, labels)
-    return to_device(labels, scores.device)
+    return labels
 
 
 def _given(*tensors: Tensor | None) -> list[Tensor]:

@@ -4,8 +4,8 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from .backend import array_module
-from .errors import ConfigError, GraphError, ShapeError
+from .backend import array_module, device_of
+from .errors import ConfigError, DeviceError, GraphError, ShapeError
 from .speed import reference
 from .tensor import Tensor
 
@@ -74,7 +74,8 @@ class SGD:
 
         in_place  write over the arrays of parameters and velocities instead, for who knows them by address
 
-        Raises ShapeError when a gradient does not fit its parameter, GraphError when no parameter has one.
+        Raises ShapeError when a gradient does not fit its parameter, GraphError when no parameter has one, DeviceError when the
+        model has moved since the last step.
         """
         moving = [(group, [w for w in group["params"] if w.grad is not None]) for group in self.groups]
         moving = [(group, params) for group, params in moving if params]
@@ -86,6 +87,12 @@ class SGD:
                     f"SGD.step(): gradient {w.grad.shape} {w.grad.dtype} does not fit its parameter {w.shape} {w.dtype}"
                 )
             array_module(w.data, w.grad)  # DeviceError when they are on two devices
+            v = self.velocity.get(w)
+            if v is not None and device_of(v) != w.device:
+                raise DeviceError(
+                    f"SGD.step(): a parameter {w.shape} is on the {w.device}, its velocity on the {device_of(v)}: the model has moved. "
+                    "Make a new optimiser, or move velocities: optimizer.velocity[w] = to_device(...)"
+                )
         updates = [(params, *self._moved(params, group, in_place=in_place)) for group, params in moving]
         for params, weights, velocities in updates:
             for w, value, v in zip(params, weights, velocities, strict=True):

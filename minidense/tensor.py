@@ -177,7 +177,17 @@ class Tensor:
         """other as a Tensor of my device and dtype: a bare 2.0 must not turn float32 work into float64."""
         if isinstance(other, Tensor):
             return other
+        self._refuse_another_device("an array", other)
         return Tensor(library(self.device).asarray(as_floats(other, self.dtype)))
+
+    def _refuse_another_device(self, what, other):
+        """Numbers and lists go wherever they are wanted, arrays stay where they were put. Raises DeviceError."""
+        array = other.data if isinstance(other, Tensor) else other
+        if getattr(array, "ndim", 0) and device_of(array) != self.device:
+            raise DeviceError(
+                f"{what} {tuple(array.shape)} on the {device_of(array)} meets a tensor {self.shape} on the {self.device}. "
+                "Move one side: md.Tensor(array, device=...) or .to('cpu') or .to('gpu')"
+            )
 
     # -- gradients ------------------------------------------------------------------------------------------------
 
@@ -256,6 +266,7 @@ class Tensor:
                     f"backward() from shape {self.shape} needs dy of that shape; only a single number may leave it out"
                 )
             return xp.ones(self.shape, self.dtype)
+        self._refuse_another_device("backward(): dy", dy)
         dy = xp.asarray(dy.data if isinstance(dy, Tensor) else dy, self.dtype)
         if dy.shape != self.shape:
             raise GraphError(f"backward(): dy has shape {dy.shape} but the tensor has shape {self.shape}")

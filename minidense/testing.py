@@ -32,7 +32,7 @@ def check_gradients(
     xs = [Tensor(numpy.array(x, numpy.float64), requires_grad=True, device=device) for x in inputs]
     y = fn(*xs)
     dy = rng.standard_normal(y.shape)
-    y.backward(dy)
+    y.backward(to_device(dy, device))
     here = to_numpy(y.data)
     rounding = 16 * numpy.finfo(numpy.float64).eps * (1 + abs(here).max(initial=0)) / step  # of one difference quotient
     for i, x in enumerate(xs):

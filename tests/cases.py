@@ -68,7 +68,7 @@ def shared(x):
     return a * x + a / (x * x + 1)
 
 
-LABELS = np.array([2, 0, 4, 2])
+LABELS = [2, 0, 4, 2]
 
 CASES = [
     Case("add", "Add", F.add, normal((3, 4), (3, 4))),

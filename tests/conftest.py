@@ -4,6 +4,7 @@ import signal
 import sys
 import zlib
 
+import cuda_on_cpu
 import numpy as np
 import pytest
 import strict_cupy
@@ -46,6 +47,14 @@ def strict_gpu(monkeypatch):
     """Device 'gpu', played by the stand-in."""
     monkeypatch.setitem(sys.modules, "cupy", strict_cupy)
     return "gpu"
+
+
+@pytest.fixture
+def kernels(request):
+    """Kernels can run: on the real GPU, or through g++ on the stand-in."""
+    parameters = getattr(getattr(request.node, "callspec", None), "params", {})
+    if cuda_on_cpu.COMPILER is None and "gpu" not in (parameters.get("gpu"), parameters.get("device")):
+        pytest.skip("needs g++ to run CUDA kernels on the CPU")
 
 
 @pytest.fixture(autouse=True)

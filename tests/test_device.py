@@ -13,7 +13,7 @@ from conftest import gpu_is_here
 import minidense as md
 from minidense import functional as F
 from minidense import train
-from minidense.backend import device_of, library, to_numpy
+from minidense.backend import device_of, library, to_device, to_numpy
 from minidense.config import TrainConfig
 from minidense.data import load
 from minidense.speed import reference_only
@@ -26,7 +26,7 @@ def trained(device, steps=3):
     rng = np.random.default_rng(0)
     for _ in range(steps):
         images, labels = rng.standard_normal((4, 3, 8, 8)), rng.integers(0, 3, 4)
-        loss = F.cross_entropy(model(md.Tensor(images, device=device)), labels)
+        loss = F.cross_entropy(model(md.Tensor(images, device=device)), to_device(labels, device))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -133,6 +133,39 @@ def test_devices_are_never_mixed_silently(strict_gpu):
             match=r"(Concat|Linear|Add): .*two devices at once: \(2, 3\) on the cpu, \(2, 3\) on the gpu",
         ):
             call()
+
+
+def test_arrays_stay_where_they_were_put(strict_gpu):
+    here, there = md.Tensor(np.ones((2, 3))), md.Tensor(np.ones((2, 3)), device=strict_gpu)
+    for call in (lambda: here + there.data, lambda: there * here.data, lambda: here.data - there):
+        with pytest.raises(
+            md.DeviceError, match=r"an array \(2, 3\) on the (cpu|gpu) meets a tensor \(2, 3\) on the (gpu|cpu)"
+        ):
+            call()
+    assert (there + 1).device == (there * [[1], [2]]).device == "gpu"
+    y = md.Tensor(np.ones(2), requires_grad=True) * 2
+    with pytest.raises(md.DeviceError, match=r"dy \(2,\) on the gpu meets a tensor \(2,\) on the cpu"):
+        y.backward(there.data[0, :2])
+    for scores, labels in ((there, np.array([0, 1])), (here, to_device(np.array([0, 1]), "gpu"))):
+        with pytest.raises(md.DeviceError, match=r"labels \(2,\) on the (cpu|gpu), scores \(2, 3\) on the (gpu|cpu)"):
+            F.cross_entropy(scores, labels)
+        with pytest.raises(md.DeviceError, match="squared_hinge"):
+            F.squared_hinge(scores, labels)
+    assert F.cross_entropy(there, [0, 1]).device == "gpu"
+
+
+def test_a_model_that_moves_leaves_its_velocities_behind_and_is_told(strict_gpu):
+    model, _ = trained(strict_gpu, steps=0)
+    optimizer = md.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    for device in ("gpu", "cpu"):
+        model.to(device)
+        for w in model.parameters():
+            w.grad = w.data * 0
+        if device == "gpu":
+            optimizer.step()
+    with pytest.raises(md.DeviceError, match="is on the cpu, its velocity on the gpu: the model has moved") as told:
+        optimizer.step()
+    assert len(str(told.value)) < 300
 
 
 def test_the_stand_in_is_strict():

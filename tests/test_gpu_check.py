@@ -52,10 +52,10 @@ def test_equality_with_the_cpu_is_seen_and_so_is_its_absence(strict_gpu, tmp_pat
     assert found["errors"]["float32"]["worst"] <= 1e-4
     right = gpu_check.one_step
 
-    def wrong(device, *args):
-        one = right(device, *args)
+    def wrong(device, *args, **options):
+        one = right(device, *args, **options)
         if device == "gpu":
-            one["gradient classifier.bias"] = one["gradient classifier.bias"] * 1.01
+            one["velocity classifier.bias"] = one["velocity classifier.bias"] * 1.01
         return one
 
     monkeypatch.setattr(gpu_check, "one_step", wrong)
@@ -80,7 +80,7 @@ def test_a_step_is_accounted_for(clocked_gpu, tmp_path, monkeypatch):
     assert kernels["spatial_forward_low"]["launches"] == 1 + 3  # the stem and a layer in each of three blocks
     assert kernels["sgd"]["launches"] == 1
     assert sum(k["launches"] for k in kernels.values()) == found["precisions"]["tf32"]["launches"]
-    assert kernels["pool" if "pool" in kernels else "normalise_and_pool"]["launches"] == 2
+    assert kernels["normalise_and_pool"]["launches"] == 2
     assert found["precisions"]["mixed"]["bytes"] < found["precisions"]["tf32"]["bytes"]
     assert launch.kernel.__name__ == "kernel", "the watch has ended"
 
@@ -99,27 +99,101 @@ def test_bytes_are_counted_twice_where_a_kernel_adds():
 
 
 def test_a_part_that_fails_does_not_keep_the_others_from_running(tmp_path, monkeypatch, capsys):
-    def broken(out, seconds):
-        raise RuntimeError("no such GPU")
+    def part(name, out, seconds):
+        if name == "doctor":
+            return {"ok": False, "why": "RuntimeError: no such GPU", "seconds": 1.0}
+        return {
+            "ok": True,
+            "summary": "quick",
+            "seconds": 2.0,
+            "targets": {"as fast as light": False, "faster than a snail": True},
+        }
 
-    monkeypatch.setattr(gpu_check, "doctor", broken)
-    monkeypatch.setattr(gpu_check, "step", lambda out, seconds: {"ok": True, "summary": "quick"})
-    given = gpu_check.arguments(["--only", "doctor,step", "--out", str(tmp_path / "out")])
-    (tmp_path / "out").mkdir()
-    assert gpu_check.check(given, tmp_path / "out") == 1
-    report = json.loads((tmp_path / "out" / "gpu-check.json").read_text())
+    monkeypatch.setattr(gpu_check, "in_a_process", part)
+    given = gpu_check.arguments(["--only", "doctor,step", "--out", str(tmp_path)])
+    assert gpu_check.check(given, tmp_path) == 1
+    report = json.loads((tmp_path / "gpu-check.json").read_text())
     assert report["parts"]["doctor"]["why"] == "RuntimeError: no such GPU"
     assert report["parts"]["step"]["ok"]
-    table = (tmp_path / "out" / "gpu-check.txt").read_text().splitlines()
+    table = (tmp_path / "gpu-check.txt").read_text().splitlines()
     assert table[0].startswith("FAILED doctor")
     assert table[1].startswith("ok     step")
+    assert table[2].split() == ["target:", "as", "fast", "as", "light:", "NOT", "met"]
+    assert table[3].endswith("faster than a snail: met")
+
+
+def test_a_part_has_a_process_of_its_own(tmp_path):
+    """Here without a GPU or without CuPy: it fails, and says so."""
+    found = gpu_check.in_a_process("doctor", tmp_path, 60)
+    assert not found["ok"]
+    assert found.get("why") == "ended with 2" or "problem" in " ".join(found["lines"])
+    found = gpu_check.in_a_process("doctor", tmp_path, 0.01)
+    assert found["why"] == "not done after 0 s"
+
+
+def test_an_error_in_a_part_is_its_result(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(gpu_check, "step", lambda out, seconds: 1 / 0)
+    assert gpu_check.one_part(gpu_check.arguments(["--part", "step"]), tmp_path) == 0
+    assert json.loads((tmp_path / "part-step.json").read_text())["why"] == "ZeroDivisionError: division by zero"
+
+
+def test_skipped_tests_are_no_proof():
+    assert gpu_check.verdict(0, ["301 passed, 200 deselected in 90.00s"])["ok"]
+    assert not gpu_check.verdict(1, ["301 passed, 1 failed in 90.00s"])["ok"]
+    assert not gpu_check.verdict(0, ["90 skipped, 500 deselected in 1.00s"])["ok"]
+    assert not gpu_check.verdict(0, ["2 passed, 300 skipped in 1.00s"])["ok"]
+    assert not gpu_check.verdict(4, [])["ok"]
+
+
+def test_targets_that_were_not_measured_are_not_met():
+    ratios = {
+        "torch eager": {"speed_ratio": 3.5, "memory_ratio": 0.3},
+        "torch.compile": {"speed_ratio": 1.2, "memory_ratio": 0.6},
+    }
+    found = gpu_check.judged({"tf32": {"against": ratios}})
+    assert not found["ok"]
+    assert found["targets"]["tf32: 3 times the images of torch eager"]
+    assert not found["targets"]["tf32: 1.5 times the images of torch.compile"]
+    assert not found["targets"]["tf32: half the memory of torch.compile"]
+    assert not found["targets"]["mixed: 3 times the images of torch eager"]
+    assert "tf32 ×3.50 torch eager (memory ×0.30)" in found["summary"]
+
+
+def test_folders_are_meant_from_where_the_command_was_typed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = gpu_check.arguments(["--out", "results", "--data-dir", "data", "--wheels", "wheels"])
+    assert (given.out, given.data_dir, given.wheels) == tuple(str(tmp_path / n) for n in ("results", "data", "wheels"))
+
+
+def test_training_is_interrupted_and_says_how_far_it_came(tmp_path, monkeypatch, capsys):
+    """A child that takes no notice of the time is told to stop."""
+    stub = tmp_path / "minidense"
+    (stub).mkdir()
+    (stub / "__init__.py").write_text("")
+    (stub / "train.py").write_text(
+        "import json, sys, time, pathlib\n"
+        "folder = pathlib.Path(sys.argv[sys.argv.index('--out') + 1]); folder.mkdir(parents=True)\n"
+        "(folder / 'log.jsonl').write_text(json.dumps({'epoch': 7}) + '\\n')\n"
+        "try:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    sys.exit(130)\n"
+    )
+    monkeypatch.setattr(gpu_check, "ROOT", tmp_path)
+    given = gpu_check.arguments(["--train", "0.03", "--out", str(tmp_path / "out")])
+    assert gpu_check.train(given, tmp_path / "out") == 0
+    assert "7 epochs done" in capsys.readouterr().out
+
+
+def test_minutes_are_a_positive_number(capsys):
+    with pytest.raises(SystemExit):
+        gpu_check.arguments(["--train", "0"])
+    assert "above 0" in capsys.readouterr().err
 
 
 def test_what_is_missing_is_named(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(gpu_check, "NEEDED", ("numpy", "no_such_package"))
     monkeypatch.setattr(gpu_check.sys, "path", list(gpu_check.sys.path))
-    monkeypatch.setenv("PYTHONPATH", "")
+    monkeypatch.setenv("PYTHONPATH", "somebodys")
     assert gpu_check.main(["--out", str(tmp_path)]) == 2
+    assert "somebodys" in gpu_check.os.environ["PYTHONPATH"].split(gpu_check.os.pathsep)
     assert "missing here: no_such_package" in capsys.readouterr().out
 
 

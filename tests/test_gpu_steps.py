@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import strict_cupy
-from cuda_on_cpu import COMPILER, thread_order
+from cuda_on_cpu import thread_order
 
 import minidense as md
 from minidense import train
@@ -19,7 +19,7 @@ from minidense.run_folder import RunFolder
 from minidense.speed import reference_only
 from minidense.step import steps_as_graph, training_step
 
-pytestmark = pytest.mark.skipif(COMPILER is None, reason="needs g++ to run CUDA kernels on the CPU")
+pytestmark = pytest.mark.usefixtures("kernels")
 
 
 class Run:
@@ -105,7 +105,7 @@ def test_each_shape_of_batch_has_a_graph_of_its_own(gpu):
 
 
 @pytest.mark.parametrize(
-    "change", ["weights", "momentum", "frozen", "mode", "watched", "eps", "momentum from 0", "unfrozen"]
+    "change", ["weights", "momentum", "frozen", "mode", "watched", "eps", "momentum from 0", "unfrozen", "module"]
 )
 def test_a_graph_that_is_out_of_date_is_noted_down_anew(change, gpu):
     """Whatever the replay takes for granted may change between two steps, and then counts."""
@@ -139,6 +139,9 @@ def alter(run, change):
         run.optimizer.groups[0].update(momentum=0.9, nesterov=True)
     elif change == "unfrozen":
         model.features.conv0.weight.requires_grad = True
+    elif change == "module":
+        model.classifier = md.nn.Linear(9, 3, rng=np.random.default_rng(5)).to(run.device)
+        run.optimizer.groups[0]["params"] = model.parameters()
     elif change == "mode":
         model.features.denseblock1.eval()
     elif change == "watched":
@@ -245,12 +248,52 @@ def test_what_is_not_a_kernel_cannot_be_noted_down(strict_gpu, capsys):
     same_bits(run.state(), launched.state())
 
 
-def test_dropout_is_never_noted_down(gpu):
+def test_dropout_is_never_noted_down_but_what_follows_it_is(gpu, capsys):
     """Its masks are drawn on the CPU: a replay would drop the same values for ever."""
     run = Run(gpu, dropout=0.3)
     losses = [run.step()[1] for _ in range(4)]
     assert not run.recordings()
     assert len(set(losses)) == 4
+    assert capsys.readouterr().err.count("no CUDA graph for this step (dropout draws its masks on the CPU") == 1
+    for module in run.model.modules():
+        if isinstance(module, md.nn.Dropout):
+            module.p = 0.0
+    for _ in range(2):
+        run.step()
+    assert len(run.recordings()) == 1
+
+
+def test_a_parameter_that_nobody_uses_does_not_keep_a_step_from_being_noted_down(gpu):
+    run = Run(gpu)
+    run.optimizer.groups[0]["params"].append(md.nn.Parameter(to_device(np.ones(3, np.float32), gpu)))
+    for _ in range(3):
+        run.step()
+    assert len(run.recordings()) == 1
+
+
+def test_a_label_too_few_is_refused_also_by_a_replay(gpu):
+    run = Run(gpu)
+    for _ in range(3):
+        run.step()
+    images = to_device(run.rng.standard_normal((4, 3, 8, 8), np.float32), gpu)
+    with pytest.raises(md.ShapeError, match="labels"):
+        training_step(run.model, run.optimizer, images, to_device(np.array([1]), gpu))
+
+
+def test_an_optimiser_keeps_the_graphs_of_two_shapes(gpu):
+    run = Run(gpu)
+    for n in (4, 2, 3, 4, 2, 3):
+        run.step(n)
+    assert len(run.recordings()) == 2
+
+
+def test_a_learning_rate_of_numpys_is_a_number_too(gpu):
+    runs = Run(gpu), Run(gpu)
+    runs[1].optimizer.groups[0]["lr"] = np.float32(0.1)
+    for _ in range(3):
+        for run in runs:
+            run.step()
+    same_bits(runs[0].state(), runs[1].state())
 
 
 def test_memory_is_not_refused_but_lacking(strict_gpu, monkeypatch):

@@ -6,12 +6,12 @@ The shim compiles the kernels with g++ and runs every CUDA thread as a fiber (cu
 import numpy as np
 import pytest
 import strict_cupy
-from cuda_on_cpu import COMPILER, ORDERS, SANITIZED, thread_order
+from cuda_on_cpu import ORDERS, SANITIZED, thread_order
 from twins import assert_same, collect, run
 
 import minidense as md
 from minidense import functional as F
-from minidense.backend import to_device
+from minidense.backend import to_device, to_numpy
 from minidense.fast.gpu import launch
 from minidense.models import create
 from minidense.models.densenet import dense_block
@@ -19,7 +19,7 @@ from minidense.nn import Module
 from minidense.precision import precision
 from minidense.speed import REFERENCES, reference_only
 
-pytestmark = pytest.mark.skipif(COMPILER is None, reason="needs g++ to run CUDA kernels on the CPU")
+pytestmark = pytest.mark.usefixtures("kernels")
 
 TOLERANCE = 1e-4  # float32, another order of summing: as for the twins of the CPU
 
@@ -221,6 +221,29 @@ def test_a_single_value_a_channel_is_refused_as_by_the_definition(gpu):
     with pytest.raises(md.ShapeError, match="no variance"):
         model.features.denseblock1(md.Tensor(np.ones((1, 8, 1, 1), np.float32), device=gpu))
     assert all(np.array_equal(before[name], array) for name, array in model.state_dict().items())
+
+
+@pytest.mark.parametrize("change", ["float64", "strides"])
+def test_running_statistics_that_kernels_cannot_read_are_the_definitions(change, gpu):
+    """They are known by address alone: another type or layout would be read as something else."""
+
+    def statistics(device):
+        both = np.ones((3, 2), np.float64 if change == "float64" else np.float32)
+        array = to_device(both, device)
+        return [array[:, 0], array[:, 1]] if change == "strides" else [array[:, 0] * 1, array[:, 1] * 1]
+
+    x = np.random.default_rng(0).standard_normal((2, 3, 4, 4), np.float32)
+    found = {}
+    for device in ("cpu", gpu):
+        gamma, beta = (md.Tensor(np.ones(3, np.float32), device=device) for _ in range(2))
+        running = statistics(device)
+        F.batch_norm(md.Tensor(x, device=device), gamma, beta, *running)
+        found[device] = [to_numpy(v) for v in running]
+    np.testing.assert_allclose(found["gpu"], found["cpu"], rtol=1e-5)
+    layer = create("densenet_bc_10_4", device=gpu).features.denseblock1
+    layer.denselayer1.norm2.running_var.data = layer.denselayer1.norm2.running_var.data.astype(np.float64)
+    features = md.Tensor(np.ones((2, 8, 4, 4), np.float32), device=gpu)
+    assert not any(twin.fits(features, [layer.denselayer1]) for twin in dense_block.fast_paths)
 
 
 def test_a_view_that_begins_between_four_numbers_is_copied(gpu):

@@ -9,6 +9,7 @@ from cases import CASES
 import minidense as md
 from minidense import functional as F
 from minidense import ops
+from minidense.backend import to_device
 from minidense.testing import check_gradients
 
 
@@ -43,7 +44,7 @@ def test_float32_stays_float32(case, rng, device):
     xs = [md.Tensor(x.astype(np.float32), device=device, requires_grad=True) for x in case.draw(rng)]
     y = case.fn(*xs)
     assert y.dtype == np.float32
-    y.backward(np.ones(y.shape))
+    y.backward(to_device(np.ones(y.shape), device))
     assert all(x.grad.dtype == np.float32 for x in xs)
 
 

@@ -105,10 +105,11 @@ def test_complaints_are_heard():
 def test_line_numbers_are_those_of_the_files():
     """A compiler's complaint about line n of a file means line n of that file."""
     for file in FILES:
-        lines = (launch.KERNELS / file).read_text().splitlines()
+        lines = (launch.KERNELS / file).read_text(encoding="utf-8").splitlines()
         _, _, rest = launch.source(file).partition(f'"{file}"\n')
         number = int(re.search(rf'#line (\d+) "{file}"', launch.source(file))[1])
         assert rest.splitlines()[0] == lines[number - 1]
+        assert launch.source(file).isascii()
 
 
 # -- barriers ---------------------------------------------------------------------------------------------------------
@@ -137,7 +138,9 @@ CHECKS = {
     ),
 }
 BARRIER = "__syncthreads();"
-SHARED = (launch.KERNELS / "tile.cuh").read_text().count(BARRIER)  # in sums that only the convolutions take
+SHARED = (
+    (launch.KERNELS / "tile.cuh").read_text(encoding="utf-8").count(BARRIER)
+)  # in sums that only the convolutions take
 BARRIERS = [
     (file, number)
     for file in CHECKS
@@ -209,6 +212,7 @@ def sanitized(*arguments):
         "MINIDENSE_TEST_SANITIZER": "1",
         "PYTHONPATH": os.pathsep.join([str(tests), str(tests.parent)]),
         "OPENBLAS_NUM_THREADS": "1",
+        "PYTEST_ADDOPTS": "",
     }
     return subprocess.run(
         [sys.executable, *arguments], capture_output=True, text=True, check=False, env=environment, cwd=tests.parent
@@ -222,10 +226,9 @@ needs_sanitizer = pytest.mark.skipif(sanitizer() is None, reason="needs g++ with
 def test_every_kernel_stays_inside_its_arrays():
     """What test_kernels.py and, of each five, one case of test_gpu_twins.py launch, in the forward order."""
     tests = Path(__file__).parent
-    result = sanitized(
-        "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "(forward- and not tf32) or twin_equals",
-        str(tests / "test_kernels.py"), str(tests / "test_gpu_twins.py"),
-    )  # fmt: skip
+    chosen = "not tf32 and not reversed and not shuffled and not no_bit and (order or twin_equals)"
+    files = [str(tests / name) for name in ("test_kernels.py", "test_gpu_twins.py")]
+    result = sanitized("-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", chosen, *files)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
     assert " passed" in result.stdout
 

@@ -5,21 +5,21 @@ What computes here is tests/cuda_on_cpu.py's shim, or a GPU where there is one (
 
 import numpy as np
 import pytest
-from cuda_on_cpu import COMPILER, ORDERS, thread_order
+from cuda_on_cpu import ORDERS, thread_order
 
 from minidense.backend import to_device, to_numpy
 from minidense.fast.gpu import convolve, norm
 from minidense.fast.gpu.convolve import Behind, Pointwise, Spatial, total
 from minidense.precision import PRECISIONS, precision
 
-needs_compiler = pytest.mark.skipif(COMPILER is None, reason="needs g++ to run CUDA kernels on the CPU")
+pytestmark = pytest.mark.usefixtures("kernels")
 
 # Of the largest result. float32: 2⁻²⁴ for each of some hundred roundings. tf32: two factors rounded to 2⁻¹¹ each, of up to 2,000 products
 # the errors of which mostly cancel. mixed: the result is rounded to 2⁻⁹ besides; what goes in is made representable first.
 TOLERANCE = {"float32": 2e-6, "tf32": 1.5e-3, "mixed": 6e-3}
 
 
-@pytest.fixture(params=ORDERS, ids=["forward", "backward", "shuffled 1", "shuffled 2"])
+@pytest.fixture(params=ORDERS, ids=["in order", "reversed", "shuffled 1", "shuffled 2"])
 def order(request):
     with thread_order(request.param):
         yield request.param
@@ -101,7 +101,6 @@ SPATIAL = [
 ]  # N, H, W, channels, filters
 
 
-@needs_compiler
 @pytest.mark.parametrize(("channels", "filters", "pixels"), POINTWISE)
 @pytest.mark.parametrize("tile", [128, 64, 32])
 def test_pointwise(channels, filters, pixels, tile, how, order, gpu, rng, monkeypatch):
@@ -169,7 +168,6 @@ def convolved(h, w, shape):
     ).reshape(len(w), -1)
 
 
-@needs_compiler
 @pytest.mark.parametrize(("n", "height", "width", "channels", "filters"), SPATIAL)
 def test_spatial(n, height, width, channels, filters, how, order, gpu, rng, monkeypatch):
     monkeypatch.setattr(convolve, "share_of", lambda pixels, tiles=1: 128)  # two chunks, as with many more pixels
@@ -202,7 +200,6 @@ def test_spatial(n, height, width, channels, filters, how, order, gpu, rng, monk
     same(dweight, expected, how, "gradient of the weight")
 
 
-@needs_compiler
 @pytest.mark.parametrize(("channels", "pixels"), [(3, 4100), (5, 8), (2, 9004)])
 def test_moments_and_norms(channels, pixels, how, order, gpu, rng):
     """Statistics of a mean a hundred times the deviation, too; then a norm forward and back."""
@@ -225,7 +222,6 @@ def test_moments_and_norms(channels, pixels, how, order, gpu, rng):
         same_sums(sums, dz, x.exact, f, how)
 
 
-@needs_compiler
 def test_a_transition_pools_what_it_normalises(how, order, gpu, rng):
     n, height, width, channels = 3, 6, 10, 4
     pixels = n * height * width
@@ -246,7 +242,6 @@ def test_a_transition_pools_what_it_normalises(how, order, gpu, rng):
     same_sums(sums, dz, x.exact, f, how)
 
 
-@needs_compiler
 def test_what_a_norm_owes(how, order, gpu, rng):
     """dγ, dβ and the debt from sums by tiles, and the settling."""
     channels, pixels, tiles = 6, 500, 40
@@ -276,7 +271,6 @@ def test_what_a_norm_owes(how, order, gpu, rng):
     same(numbers(dx.array), expected, how, "dx")
 
 
-@needs_compiler
 def test_brain_floats_round_to_nearest_and_keep_what_is_not_a_number(gpu):
     """1 + 2⁻⁸ lies halfway between two and goes to the even one; infinities, NaN and the smallest numbers stay what they are."""
     values = np.array(

@@ -2,8 +2,8 @@
 
 import numpy
 
-from ..backend import array_module
-from ..errors import DTypeError, ShapeError
+from ..backend import array_module, device_of
+from ..errors import DeviceError, DTypeError, ShapeError
 from .base import Op
 
 
@@ -63,5 +63,10 @@ def check_labels(name, scores, labels):
         )
     if labels.dtype.kind not in "iu":
         raise DTypeError(f"{name}: labels are class numbers and must be integers, got {labels.dtype}")
+    if device_of(labels) != scores.device:
+        raise DeviceError(
+            f"{name}: labels {labels.shape} on the {device_of(labels)}, scores {scores.shape} on the {scores.device}. "
+            "Move one side: backend.to_device(labels, 'gpu') or scores.to('cpu')"
+        )
     if array_module(labels) is numpy and not 0 <= labels.min() <= labels.max() < scores.shape[1]:
         raise ShapeError(f"{name}: labels must lie in 0 … {scores.shape[1] - 1}, got {labels.min()} … {labels.max()}")

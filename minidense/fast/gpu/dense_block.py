@@ -12,11 +12,11 @@ from ...ops import Op
 from ...ops.norm import refuse_single_value
 from ...speed import fast_path
 from ...tensor import apply, recording
-from ..known import inputs_of, is_known_block, is_known_stage, layers_of, pairs_of
+from ..known import inputs_of, is_known_block, is_known_stage, layers_of, norms_of, pairs_of
 from . import examples, norm
 from .convolve import WIDEST, Behind, convolution
 from .launch import by_fours, images, on_gpu, rows, stored_type
-from .track import track
+from .track import is_ready, track
 
 
 class BlockOnGPU(Op):
@@ -189,7 +189,7 @@ def can(x, layers):
         x.shape[3] <= WIDEST
         and by_fours(x)
         and not any(layer.drop.training and layer.drop.p for layer in layers)
-        and all(on_gpu(*layer.parameters()) for layer in layers)
+        and all(on_gpu(*layer.parameters()) and all(map(is_ready, norms_of(layer))) for layer in layers)
     )
 
 

@@ -58,33 +58,9 @@ class Recording:
                 raise
             self.graph = stream.end_capture()
         stream.synchronize()
-        self.parameters = [w for group in optimizer.groups for w in group["params"]]
+        self.parameters = parameters_of(optimizer)
         self.gradients = [w.grad for w in self.parameters]
-        self.modules = list(model.modules())
-        self.buffers = [item for _, item in model.named_arrays()]
-        self.held = [*(item.data for item in self.buffers), *optimizer.velocity.values()]  # so that no id is given anew
-        self.known = self.state(optimizer)
-
-    def state(self, optimizer: SGD) -> list:
-        """Everything that the replay takes for granted."""
-        return [
-            *(id(item.data) for item in self.buffers),
-            *(id(w.data) for w in self.parameters),
-            *(id(optimizer.velocity.get(w)) for w in self.parameters),
-            *(w.requires_grad for w in self.parameters),
-            *(module.on_output for module in self.modules),
-            *(
-                value
-                for module in self.modules
-                for value in vars(module).values()
-                if isinstance(value, bool | int | float)
-            ),
-            *(group[name] for group in optimizer.groups for name in SETTINGS),
-            current_precision(),
-        ]
-
-    def is_current(self, optimizer: SGD) -> bool:
-        return self.known == self.state(optimizer)
+        self.known, self.held = state_of(model, optimizer)
 
     def replay(self, optimizer: SGD, images: Any, labels: Any) -> tuple[Tensor, Tensor]:
         """The step on this batch, with the learning rates of now."""
@@ -98,6 +74,25 @@ class Recording:
         for w, dw in zip(self.parameters, self.gradients, strict=True):
             w.grad = dw
         return self.logits, self.loss
+
+
+def parameters_of(optimizer: SGD) -> list[Tensor]:
+    return [w for group in optimizer.groups for w in group["params"]]
+
+
+def state_of(model: Module, optimizer: SGD) -> tuple[list, list]:
+    """Everything that a replay takes for granted, to be compared; and what must be held so that no identity is given anew."""
+    modules, arrays = list(model.modules()), [item.data for _, item in model.named_arrays()]
+    parameters = parameters_of(optimizer)
+    held = [*modules, *arrays, *parameters, *(w.data for w in parameters), *map(optimizer.velocity.get, parameters)]
+    settings = [
+        *(w.requires_grad for w in parameters),
+        *(module.on_output for module in modules),
+        *(value for module in modules for value in vars(module).values() if isinstance(value, bool | int | float)),
+        *(group[name] for group in optimizer.groups for name in SETTINGS),
+        current_precision(),
+    ]
+    return [*map(id, held), *settings], held
 
 
 @contextmanager
@@ -132,66 +127,82 @@ class InPlace:
         self.optimizer.step(in_place=True)
 
 
-# For each optimiser: (model, shape of the batch) -> its Recording, True when it was seen once, None when it cannot be noted down.
-_known: weakref.WeakKeyDictionary[SGD, dict] = weakref.WeakKeyDictionary()
+class Refused:
+    """A step that cannot be noted down, as long as nothing about it changes."""
+
+    def __init__(self, model: Module, optimizer: SGD, reason: str):
+        self.known, self.held = state_of(model, optimizer)
+        print(f"minidense: no CUDA graph for this step ({reason:.200}); it runs launch by launch", file=sys.stderr)
+
+
+# For each optimiser: (model, shape of the batch) -> its Recording, why there is none, or None when it was seen once.
+_known: weakref.WeakKeyDictionary[SGD, dict[Any, Recording | Refused | None]] = weakref.WeakKeyDictionary()
+MOST = 2  # recordings that an optimiser keeps, each with memory of its own: full batches, and the last of an epoch
 
 
 def fits(model, optimizer, images, labels):
-    """On the GPU, in float32."""
+    """On the GPU, in float32, a label an image."""
     return (
         graph_is_wanted()
         and isinstance(optimizer, SGD)
-        and on_gpu(Tensor(images), optimizer.groups[0]["params"][0])
+        and on_gpu(Tensor(images), *parameters_of(optimizer)[:1])
         and device_of(labels) == "gpu"
         and labels.dtype == "int64"
+        and labels.shape == images.shape[:1]
     )
 
 
 @fast_path(training_step, fits=fits, examples=examples.steps)
 def training_step_as_graph(model, optimizer, images, labels):
     """step.training_step, from its second time on as one launch."""
-    known = _known.setdefault(optimizer, {})
-    key = (model, images.shape)
-    recording = known.get(key, False)
-    if isinstance(recording, Recording) and not recording.is_current(optimizer):
-        recording = known[key] = True  # something else stands where it read: note it down anew
-    if recording is True and has_velocities(optimizer):
-        recording = known[key] = noted_down(model, optimizer, images, labels)
-    if isinstance(recording, Recording):
-        return recording.replay(optimizer, images, labels)
-    known.setdefault(key, True)
-    if has_velocities(optimizer):  # another shape may have a graph already, which knows where things are
-        return in_place_step(model, optimizer, images, labels)
-    return training_step.definition(model, optimizer, images, labels)
+    known, key = _known.setdefault(optimizer, {}), (model, images.shape)
+    first = key not in known
+    found: Recording | Refused | None = known.setdefault(key, None)
+    if found is not None and found.known != state_of(model, optimizer)[0]:
+        found = known[key] = None  # something else stands where it read, or what was in the way is gone
+    if not has_stepped(optimizer):
+        return training_step.definition(model, optimizer, images, labels)
+    if found is None and not first:
+        found = known[key] = noted_down(model, optimizer, images, labels)
+        forget_all_but(MOST, known)
+    if isinstance(found, Recording):
+        return found.replay(optimizer, images, labels)
+    # In place: another shape may have a graph already, which knows where things are.
+    return in_place_step(model, optimizer, images, labels)
 
 
-def has_velocities(optimizer: SGD) -> bool:
-    """Has every parameter that moves the velocity it needs? A first step makes them, in a way of its own."""
-    return all(
-        w in optimizer.velocity or not w.requires_grad
-        for group in optimizer.groups
-        if group["momentum"]
-        for w in group["params"]
-    )
+def has_stepped(optimizer: SGD) -> bool:
+    """Are there velocities, where momentum needs them? The first step makes them, in a way of its own."""
+    return bool(optimizer.velocity) or not any(group["momentum"] for group in optimizer.groups)
 
 
-def noted_down(model: Module, optimizer: SGD, images: Any, labels: Any) -> Recording | None:
-    """The Recording of a step, or None where CUDA or CuPy refuses, which is said in one line.
+def forget_all_but(most: int, known: dict) -> None:
+    """Drop the oldest recordings."""
+    recordings = [key for key, value in known.items() if isinstance(value, Recording)]
+    for key in recordings[: len(recordings) - most]:
+        del known[key]
 
-    None, too, where dropout draws its masks on the CPU: a replay would drop the same values for ever.
+
+def noted_down(model: Module, optimizer: SGD, images: Any, labels: Any) -> Recording | Refused | None:
+    """The Recording of a step. Refused where dropout, CUDA or CuPy stand in the way, which is said in one line.
+
+    None where a parameter moved for the first time, unfrozen a moment ago: its velocity has to come into being first.
     """
     if any(isinstance(m, Dropout) and m.p and m.training for m in model.modules()):
-        return None
+        return Refused(
+            model, optimizer, "dropout draws its masks on the CPU, and a replay would drop the same values for ever"
+        )
     # The steps before left their blocks in CuPy's pool, about as much as the graph will now take for itself.
     free_idle_blocks()
+    velocities = dict(optimizer.velocity)
     try:
-        return Recording(model, optimizer, images, labels)
+        recording = Recording(model, optimizer, images, labels)
     except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001  whatever it is, the step itself still works, launch by launch
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        print(
-            f"minidense: no CUDA graph for this step ({reason:.200}); it runs launch by launch, which is slower",
-            file=sys.stderr,
-        )
+        optimizer.velocity = velocities
+        return Refused(model, optimizer, " ".join(f"{type(error).__name__}: {error}".split()))
+    if optimizer.velocity.keys() != velocities.keys():
+        optimizer.velocity = velocities
         return None
+    return recording

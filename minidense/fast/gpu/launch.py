@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy
 
-from ...backend import array_module
+from ...backend import array_module, device_of
 from ...precision import current_precision
 from ...tensor import Tensor
 
@@ -26,15 +26,21 @@ def options(precision: str) -> tuple[str, ...]:
 
 @functools.cache
 def source(file: str) -> str:
-    """A file of kernels with what it includes, in one text: CuPy keeps compiled kernels by the text it was given, not by its includes."""
+    """A file of kernels with what it includes, in one text: CuPy keeps compiled kernels by the text it was given, not by its includes.
+
+    Letters that are not ASCII, which only comments have, become question marks: CuPy writes the text down in the locale's encoding.
+    """
+
+    def read(name):
+        return (KERNELS / name).read_text(encoding="utf-8").encode("ascii", "replace").decode()
 
     def included(match):
-        return f'#line 1 "{match[1]}"\n{(KERNELS / match[1]).read_text()}\n#line {line_of(match) + 1} "{file}"'
+        return f'#line 1 "{match[1]}"\n{read(match[1])}\n#line {line_of(match) + 1} "{file}"'
 
     def line_of(match):
         return text.count("\n", 0, match.start()) + 1
 
-    text = (KERNELS / file).read_text()
+    text = read(file)
     return re.sub(r'^#include "(.*)"$', included, text, flags=re.MULTILINE)
 
 
@@ -54,9 +60,7 @@ def module(xp: Any, file: str, precision: str) -> Any:
     return xp.RawModule(code=source(file), options=options(precision))
 
 
-def launch(
-    file: str, name: str, grid: tuple, block: int, *args: Any, shared: int = 0, precision: str | None = None
-) -> None:
+def launch(file: str, name: str, grid: tuple, block: int, *args: Any, shared: int = 0) -> None:
     """Run a kernel of a file on a grid of blocks of so many threads.
 
     args    arrays (contiguous, on the GPU), None where an array is not given, numbers: int for the kernel's int, float for its float
@@ -89,6 +93,11 @@ def _argument(value: Any) -> Any:
 def on_gpu(*tensors: Tensor | None) -> bool:
     """Are they all on the GPU and in float32? The kernels know no other type; None counts for nothing."""
     return all(t is None or (t.device == "gpu" and t.dtype == numpy.float32) for t in tensors)
+
+
+def is_plain(*arrays: Any) -> bool:
+    """Arrays on the GPU, in float32 and one number after another: what a kernel may be given by address."""
+    return all(device_of(a) == "gpu" and a.dtype == numpy.float32 and a.flags.c_contiguous for a in arrays)
 
 
 # -- feature maps as the kernels have them ----------------------------------------------------------------------------
@@ -140,7 +149,10 @@ def addresses(table: list[tuple]) -> Any:
             return numpy.float64(value).view(numpy.int64)
         if value is None:
             return 0
-        return value if isinstance(value, int) else value.data.ptr
+        if isinstance(value, int):
+            return value
+        assert value.flags.c_contiguous, "a kernel reads one number after another"
+        return value.data.ptr
 
     values = numpy.array([[bits(value) for value in row] for row in table], numpy.int64)
     xp = array_module(*(value for value in table[0] if hasattr(value, "dtype")))

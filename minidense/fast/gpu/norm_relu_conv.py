@@ -20,8 +20,8 @@ from ...tensor import apply
 from ..known import is_known_pair, is_known_transition
 from . import examples, norm
 from .convolve import convolution, keeps_size, total
-from .launch import by_fours, images, on_gpu, rows
-from .track import track, track_arrays
+from .launch import by_fours, images, is_plain, on_gpu, rows
+from .track import is_ready, track, track_arrays
 
 
 class Normed(Op):
@@ -150,7 +150,8 @@ def normed(make: Any, norm_: BatchNorm2d, x: Any, *weight: Any) -> Any:
 
 
 def fits_batch_norm(x, gamma, beta, running_mean=None, running_var=None, *, training=True, momentum=0.1, eps=1e-5):
-    return on_gpu(x, gamma, beta) and by_fours(x)
+    running = [v for v in (running_mean, running_var) if v is not None]
+    return on_gpu(x, gamma, beta) and by_fours(x) and is_plain(*running)
 
 
 @fast_path(F.batch_norm, fits=fits_batch_norm, examples=examples.batch_norms)
@@ -170,7 +171,7 @@ def batch_norm_on_gpu(x, gamma, beta, running_mean=None, running_var=None, *, tr
 
 
 def fits_layer(norm_, x):
-    return type(norm_) is BatchNorm2d and fits_batch_norm(x, norm_.weight, norm_.bias)
+    return type(norm_) is BatchNorm2d and is_ready(norm_) and on_gpu(x) and by_fours(x)
 
 
 @fast_path(BatchNorm2d.forward, fits=fits_layer, examples=examples.norms)
@@ -193,9 +194,10 @@ def norm_relu_on_gpu(norm_, x):
 
 def fits_norm_relu_conv(norm_, conv, x):
     return (
-        on_gpu(x, *norm_.parameters(), *conv.parameters())
+        on_gpu(x, *conv.parameters())
         and by_fours(x)
         and is_known_pair(norm_, conv, x.shape)
+        and is_ready(norm_)
         and keeps_size(conv.weight, conv.stride, conv.padding, x.shape[3])
     )
 
@@ -208,7 +210,7 @@ def norm_relu_conv_on_gpu(norm_, conv, x):
 
 def fits_transition(transition, x):
     here = on_gpu(x, *transition.parameters()) and by_fours(x, pooled=True)
-    return here and is_known_transition(transition, x.shape)
+    return here and is_known_transition(transition, x.shape) and is_ready(transition.norm)
 
 
 @fast_path(Transition.forward, fits=fits_transition, examples=examples.transitions)

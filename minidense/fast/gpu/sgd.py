@@ -30,7 +30,7 @@ def moved_on_gpu(weights, gradients, velocities, *, lr, momentum, dampening, wei
         (*arrays, arrays[0].size)
         for arrays in zip(weights, gradients, velocities, new_weights, new_velocities, strict=True)
     ]
-    rate = xp.full((1,), lr, "float32") if isinstance(lr, float | int) else lr
+    rate = lr if getattr(lr, "ndim", 0) else xp.full((1,), float(lr), "float32")
     args = (addresses(table), rate, float(momentum), float(dampening), float(weight_decay), nesterov)
     launch("step.cu", "sgd", (BLOCKS, len(weights)), 256, *args)
     return new_weights, new_velocities

@@ -4,7 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from ...nn import BatchNorm2d
-from .launch import addresses, launch
+from .launch import addresses, is_plain, launch
+
+
+def is_ready(norm: BatchNorm2d) -> bool:
+    """Can kernels read and move what it keeps?"""
+    return is_plain(norm.weight.data, norm.bias.data, norm.running_mean.data, norm.running_var.data)
 
 
 def track(norms: Sequence[BatchNorm2d], moments: Sequence[tuple[Any, Any]], pixels: int) -> None:

@@ -16,14 +16,14 @@ __device__ inline void forward(const Stored* x, const Fold* fold, const float* w
   const int down = warp() / WARPS_ACROSS * 16 * MT, left = warp() % WARPS_ACROSS * 8 * NT;
   float acc[MT][NT][4] = {};
   for (int c0 = 0; c0 < channels; c0 += DEPTH) {
-    fetch<4>(
+    fetch<6>(
         rows * DEPTH,
         [&](int e) {
           const int f = first + e / DEPTH, c = c0 + e % DEPTH;
           return f < filters && c < channels ? weight[static_cast<size_t>(f) * channels + c] : 0.f;
         },
         [&](int e, float w) { a[e / DEPTH * LONG + e % DEPTH] = operand(w); });
-    fetch<4>(
+    fetch<2 * NT>(
         DEPTH * WIDTH / 4,
         [&](int e) {
           const int c = c0 + e / (WIDTH / 4), p = p0 + 4 * (e % (WIDTH / 4));
@@ -63,7 +63,7 @@ __device__ inline void input_gradient(const Stored* dy, const Stored* y, const F
         const bool inside = f0 + f < filters && first + c < channels;
         a[f * high + c] = inside ? operand(weight[static_cast<size_t>(f0 + f) * channels + first + c]) : 0.f;
       }
-    fetch<2>(
+    fetch<NT>(
         DEPTH * WIDTH / 4,
         [&](int e) {
           const int f = f0 + e / (WIDTH / 4), p = p0 + 4 * (e % (WIDTH / 4));
@@ -130,7 +130,7 @@ KERNEL(128, pointwise_weight_gradient)
           const int f = e / (DEPTH / 4), q = 4 * (e % (DEPTH / 4));
           put4(a + f * LONG + q, f0 + f < filters ? settled4(both, fold_y, debt, f0 + f, p0 + q, end) : both.dy);
         });
-    fetch<4>(
+    fetch<8>(
         WIDTH * DEPTH / 4,
         [&](int e) {
           const int c = c0 + e / (DEPTH / 4), p = p0 + 4 * (e % (DEPTH / 4));
