@@ -155,7 +155,7 @@ def test_arrays_stay_where_they_were_put(strict_gpu):
 
 
 def test_a_model_that_moves_leaves_its_velocities_behind_and_is_told(strict_gpu):
-    model, _ = trained(strict_gpu, steps=0)
+    model = md.models.create("densenet_bc_10_4", device=strict_gpu)
     optimizer = md.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     for device in ("gpu", "cpu"):
         model.to(device)
