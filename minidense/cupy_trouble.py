@@ -15,9 +15,9 @@ import numpy
 from .errors import DeviceError
 
 INSTALL_HINT = (
-    'pip install "minidense[cuda12]" or "minidense[cuda13]", whichever the driver supports (nvidia-smi prints it)'
+    'pip install "cupy-cuda12x[ctk]" or "cupy-cuda13x[ctk]", whichever the driver supports (nvidia-smi prints it)'
 )
-EXTRAS = {12: '"minidense[cuda12]"', 13: '"minidense[cuda13]"'}  # by the CUDA that their CuPy is made for
+EXTRAS = {12: '"cupy-cuda12x[ctk]"', 13: '"cupy-cuda13x[ctk]"'}  # by the CUDA that their CuPy is made for
 
 # How CuPy, its loader and NVRTC say that a library of CUDA is not there, and how they call it.
 NOT_FOUND = re.compile(

@@ -203,7 +203,7 @@ def test_the_gpu_without_cupy_is_refused_with_the_command_that_installs_it(nowhe
     assert exit_code([*TINY, "--device", "gpu"]) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1
-    for word in ("'gpu'", "CuPy", "not installed", "pip install", "minidense[cuda12]", "'cpu'"):
+    for word in ("'gpu'", "CuPy", "not installed", "pip install", "cupy-cuda12x[ctk]", "'cpu'"):
         assert word in err
 
 

@@ -46,8 +46,8 @@ def test_a_missing_cupy_says_what_to_install(machine_without_cupy):
     machine_without_cupy()
     said = trouble()
     assert "needs CuPy, which is not installed. Use device 'cpu', or: pip install" in said
-    assert '"minidense[cuda12]"' in said
-    assert '"minidense[cuda13]"' in said
+    assert '"cupy-cuda12x[ctk]"' in said
+    assert '"cupy-cuda13x[ctk]"' in said
 
 
 def test_a_cupy_whose_files_are_gone_is_not_called_missing(machine_without_cupy):
@@ -132,7 +132,7 @@ def test_a_driver_that_is_too_old_names_both_versions_and_what_fits(machine):
     machine("cupy-cuda13x", driver=12040, gpus=CUDARuntimeError("cudaErrorInsufficientDriver: ..."))
     said = trouble()
     assert "knows CUDA up to 12.4, and cupy-cuda13x 14.2.0 is made for CUDA 13.2. Update the driver, or" in said
-    assert said.endswith('pip uninstall -y cupy-cuda13x, then pip install "minidense[cuda12]"')
+    assert said.endswith('pip uninstall -y cupy-cuda13x, then pip install "cupy-cuda12x[ctk]"')
 
 
 def test_a_driver_that_is_too_old_for_all_of_us_can_only_be_updated(machine):
@@ -217,7 +217,7 @@ def test_a_missing_part_of_cuda_is_named_with_the_way_to_get_it(said_by_cupy, wo
     machine("cupy-cuda13x")
     said = str(explain(RuntimeError(said_by_cupy)))
     assert words in said
-    assert said.endswith('It comes with: pip install "minidense[cuda13]"')
+    assert said.endswith('It comes with: pip install "cupy-cuda13x[ctk]"')
 
 
 def test_a_missing_part_may_come_of_two_installations(machine):
@@ -227,7 +227,7 @@ def test_a_missing_part_may_come_of_two_installations(machine):
 
 def test_a_missing_part_of_an_unknown_cupy_gets_both_ways(machine):
     machine()
-    assert '"minidense[cuda12]" or "minidense[cuda13]"' in str(
+    assert '"cupy-cuda12x[ctk]" or "cupy-cuda13x[ctk]"' in str(
         explain(RuntimeError('Failure finding "libnvrtc.so.13"'))
     )
 
@@ -244,7 +244,7 @@ def test_a_gpu_that_is_too_old_is_told_what_fits(said_by_cupy, machine):
     machine("cupy-cuda13x")
     said = str(explain(RuntimeError(said_by_cupy)))
     assert "7.5" in said
-    assert said.endswith('pip uninstall -y cupy-cuda13x, then pip install "minidense[cuda12]"')
+    assert said.endswith('pip uninstall -y cupy-cuda13x, then pip install "cupy-cuda12x[ctk]"')
 
 
 @pytest.mark.parametrize(

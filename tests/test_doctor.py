@@ -61,18 +61,18 @@ def test_without_a_gpu_nothing_is_wrong(machine_without_cupy, capsys):
     code, found, verdict = run(capsys=capsys)
     assert (code, verdict) == (0, "Ready to train on the CPU; what a GPU would need is marked absent.")
     assert found["CuPy"][0] == ABSENT
-    assert 'pip install "minidense[cuda12]"' in found["CuPy"][1]
+    assert 'pip install "cupy-cuda12x[ctk]"' in found["CuPy"][1]
     assert not {"NVRTC", "NVIDIA driver", "GPU computes"} & set(found)
 
 
 # Machines, and how the first line that is not ok is marked: when nobody asked for a GPU, and with --device gpu.
 MACHINES = [
     ("no driver", {"driver": 0, "gpus": 0}, "NVIDIA driver", ABSENT, "there is no NVIDIA driver here"),
-    ("old driver", {"driver": 12040, "gpus": CUDARuntimeError("old")}, "NVIDIA driver", PROBLEM, "minidense[cuda12]"),
+    ("old driver", {"driver": 12040, "gpus": CUDARuntimeError("old")}, "NVIDIA driver", PROBLEM, "cupy-cuda12x[ctk]"),
     ("no gpu", {"gpus": CUDARuntimeError("cudaErrorNoDevice: none")}, "GPU", ABSENT, "no GPU is visible"),
     ("cuda broken", {"gpus": CUDARuntimeError("cudaErrorUnknown")}, "GPU", PROBLEM, "CUDA cannot start"),
     ("properties", {"memory": OSError("a\nb")}, "GPU", PROBLEM, "OSError: a b"),
-    ("no nvrtc", {"nvrtc": RuntimeError('Failure finding "libnvrtc.so.13"')}, "NVRTC", ABSENT, "minidense[cuda13]"),
+    ("no nvrtc", {"nvrtc": RuntimeError('Failure finding "libnvrtc.so.13"')}, "NVRTC", ABSENT, "cupy-cuda13x[ctk]"),
     ("odd nvrtc", {"nvrtc": RuntimeError("odd")}, "NVRTC", PROBLEM, "RuntimeError: odd"),
 ]
 
@@ -174,7 +174,7 @@ def test_the_self_test_computes_on_the_device_that_it_is_about(machine, monkeypa
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (RuntimeError('Failure finding "libcublas.so.13"'), 'It comes with: pip install "minidense[cuda13]"'),
+        (RuntimeError('Failure finding "libcublas.so.13"'), 'It comes with: pip install "cupy-cuda13x[ctk]"'),
         (MemoryError("Out of memory allocating 2,100 bytes (allocated so far: 0 bytes)."), "asked for 2.1 kB more with 20.0 GB of 80.0 GB"),
         (ZeroDivisionError("so\nbroken"), "ZeroDivisionError: so broken"),
     ],
