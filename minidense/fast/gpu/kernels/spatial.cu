@@ -52,10 +52,12 @@ __device__ inline void load_rows(float* b, int wide, int rows, int quads, Load l
     }
 }
 
-// result[f][i, j] = Σ_{c,r,s} weight[f][c][r][s]·h[c][i + r − 1, j + s − 1]. Grid (tiles of 128 pixels, tiles of filters).
-template <int MT>
-__device__ inline void forward(const Stored* x, const Fold* fold, const float* weight, Stored* result, float2* moments, int channels,
-                               int filters, int pixels, int height, int width) {
+// A convolution of `inputs` rows of pixels, as forward and input_gradient share it. Grid (tiles of 128 pixels, tiles of results).
+//   weights(a, first, rows, k0)   brings a[result − first][tap][input − k0], `rows` results and DEPTH inputs, into shared memory
+//   load(k, p), finish(k, p, ·)   four pixels of input k, and what the product sees of them; p as in load4
+//   keep(acc, first, p0, shared)  what becomes of the result
+template <int MT, class Weights, class Load, class Finish, class Keep>
+__device__ inline void convolve(int inputs, int pixels, int height, int width, Weights weights, Load load, Finish finish, Keep keep) {
   constexpr int NT = 4, WIDTH = WARPS_ACROSS * 8 * NT;
   float* const shared = shared_memory();
   const int rows = 16 * MT * (blockDim.x / (32 * WARPS_ACROSS)), first = blockIdx.y * rows, p0 = blockIdx.x * WIDTH;
@@ -70,69 +72,63 @@ __device__ inline void forward(const Stored* x, const Fold* fold, const float* w
     for (int j = 0; j < COLUMNS; ++j)
       inside[nt][j] = neighbours(p0 + left + 8 * nt + column_of_lane(j), pixels, height, width);
   float acc[MT][NT][4] = {};
-  for (int c0 = 0; c0 < channels; c0 += DEPTH) {
-    fetch<4>(
-        rows * DEPTH * TAPS,
-        [&](int e) {
-          const int f = first + e / (DEPTH * TAPS), k = e % (DEPTH * TAPS);
-          return f < filters && c0 + k / TAPS < channels ? weight[(static_cast<size_t>(f) * channels + c0) * TAPS + k] : 0.f;
-        },
-        [&](int e, float w) {
-          const int f = e / (DEPTH * TAPS), k = e % (DEPTH * TAPS);
-          a[f * LONG + k % TAPS * DEPTH + k / TAPS] = operand(w);
-        });
+  for (int k0 = 0; k0 < inputs; k0 += DEPTH) {
+    weights(a, first, rows, k0);
     load_rows(
-        b, wide, DEPTH, length / 4,
-        [&](int c, int q) {
-          return load4(x + static_cast<size_t>(c0 + c) * pixels, c0 + c < channels ? p0 - margin + q : -1, pixels);
-        },
-        [&](int c, int q, Four four) {
-          return c0 + c < channels ? seen(four, fold, c0 + c, p0 - margin + q, pixels) : four;
-        });
+        b, wide, DEPTH, length / 4, [&](int k, int q) { return load(k0 + k, p0 - margin + q); },
+        [&](int k, int q, Four four) { return finish(k0 + k, p0 - margin + q, four); });
     __syncthreads();
     multiply_taps<MT, NT>(acc, a + down * LONG, b + margin + left, wide, width, inside);
     __syncthreads();
   }
-  keep_result<MT, NT>(acc, result, moments, first, filters, p0, pixels, shared);
+  keep(acc, first, p0, shared);
+}
+
+// result[f][i, j] = Σ_{c,r,s} weight[f][c][r][s]·h[c][i + r − 1, j + s − 1]
+template <int MT>
+__device__ inline void forward(const Stored* x, const Fold* fold, const float* weight, Stored* result, float2* moments, int channels,
+                               int filters, int pixels, int height, int width) {
+  convolve<MT>(
+      channels, pixels, height, width,
+      [&](float* a, int first, int rows, int c0) {
+        fetch<4>(
+            rows * DEPTH * TAPS,
+            [&](int e) {
+              const int f = first + e / (DEPTH * TAPS), k = e % (DEPTH * TAPS);
+              return f < filters && c0 + k / TAPS < channels ? weight[(static_cast<size_t>(f) * channels + c0) * TAPS + k] : 0.f;
+            },
+            [&](int e, float w) {
+              const int f = e / (DEPTH * TAPS), k = e % (DEPTH * TAPS);
+              a[f * LONG + k % TAPS * DEPTH + k / TAPS] = operand(w);
+            });
+      },
+      [&](int c, int p) { return load4(x + static_cast<size_t>(c) * pixels, c < channels ? p : -1, pixels); },
+      [&](int c, int p, Four four) { return c < channels ? seen(four, fold, c, p, pixels) : four; },
+      [&](auto& acc, int first, int p0, float* shared) {
+        keep_result(acc, result, moments, first, filters, p0, pixels, shared);
+      });
 }
 
 // dh[c][i, j] = Σ_{f,r,s} weight[f][c][r][s]·dy[f][i + 1 − r, j + 1 − s]: the same with the filters turned round, see keep_gradient.
 template <int MT>
 __device__ inline void input_gradient(const Stored* dy, const float* weight, const Stored* x, const Fold* fold, Stored* dx, float2* sums,
                                       int scaled, int added, int channels, int filters, int pixels, int height, int width) {
-  constexpr int NT = 4, WIDTH = WARPS_ACROSS * 8 * NT;
-  float* const shared = shared_memory();
-  const int rows = 16 * MT * (blockDim.x / (32 * WARPS_ACROSS)), first = blockIdx.y * rows, p0 = blockIdx.x * WIDTH;
-  const int margin = margin_of(width), length = WIDTH + 2 * margin, wide = padded(length, 8);
-  float* const a = shared;             // [rows][LONG]
-  float* const b = a + rows * LONG;    // [DEPTH][wide]
-  const int down = warp() / WARPS_ACROSS * 16 * MT, left = warp() % WARPS_ACROSS * 8 * NT;
-  unsigned inside[NT][COLUMNS];
-#pragma unroll
-  for (int nt = 0; nt < NT; ++nt)
-#pragma unroll
-    for (int j = 0; j < COLUMNS; ++j)
-      inside[nt][j] = neighbours(p0 + left + 8 * nt + column_of_lane(j), pixels, height, width);
-  float acc[MT][NT][4] = {};
-  for (int f0 = 0; f0 < filters; f0 += DEPTH) {
-    for (int f = warp(); f < DEPTH; f += blockDim.x / 32)
-      for (int k = lane(); k < rows * TAPS; k += 32) {
-        const int c = k / TAPS, tap = k % TAPS;
-        const bool within = f0 + f < filters && first + c < channels;
-        const float w = within ? weight[(static_cast<size_t>(f0 + f) * channels + first) * TAPS + k] : 0.f;
-        a[c * LONG + (TAPS - 1 - tap) * DEPTH + f] = operand(w);
-      }
-    load_rows(
-        b, wide, DEPTH, length / 4,
-        [&](int f, int q) {
-          return load4(dy + static_cast<size_t>(f0 + f) * pixels, f0 + f < filters ? p0 - margin + q : -1, pixels);
-        },
-        [&](int, int, Four four) { return four; });
-    __syncthreads();
-    multiply_taps<MT, NT>(acc, a + down * LONG, b + margin + left, wide, width, inside);
-    __syncthreads();
-  }
-  keep_gradient<MT, NT>(acc, x, fold, dx, sums, scaled, added, first, channels, p0, pixels, shared);
+  convolve<MT>(
+      filters, pixels, height, width,
+      [&](float* a, int first, int rows, int f0) {
+        for (int f = warp(); f < DEPTH; f += blockDim.x / 32)
+          for (int k = lane(); k < rows * TAPS; k += 32) {
+            const int c = k / TAPS, tap = k % TAPS;
+            const bool within = f0 + f < filters && first + c < channels;
+            const float w = within ? weight[(static_cast<size_t>(f0 + f) * channels + first) * TAPS + k] : 0.f;
+            a[c * LONG + (TAPS - 1 - tap) * DEPTH + f] = operand(w);
+          }
+      },
+      [&](int f, int p) { return load4(dy + static_cast<size_t>(f) * pixels, f < filters ? p : -1, pixels); },
+      [&](int, int, Four four) { return four; },
+      [&](auto& acc, int first, int p0, float* shared) {
+        keep_gradient(acc, x, fold, dx, sums, scaled, added, first, channels, p0, pixels, shared);
+      });
 }
 
 // For up to 16 rows a warp (the 12 of the usual growth rate), and for 48.
