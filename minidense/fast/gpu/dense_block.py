@@ -158,10 +158,9 @@ class BlockOnGPU(Op):
         parts = last.weight_parts(dy, made, between)  # reads k + 4k
         dlast = self.finish(sums, between, debt, parts, first=True)
         behind = Behind(made, between, debt)
-        sums = first.input_gradient(
-            dmade, seen, fold, self.gradients[:c], scaled=True, added=True, behind=behind
-        )  # 8k + 2c; c
-        parts = first.weight_parts(dmade, seen, fold, behind=behind)  # 8k + c
+        how = {"scaled": True, "added": True, "behind": behind}
+        sums = first.input_gradient(dmade, seen, fold, self.gradients[:c], **how)  # reads 8k + 2c, writes c
+        parts = first.weight_parts(dmade, seen, fold, behind=behind)  # reads 8k + c
         return *self.finish(sums, fold, self.debt[:c], parts), *dlast
 
     def back(self, i, dy, c):

@@ -24,12 +24,8 @@ from ...tensor import Tensor
 from . import examples
 from .launch import on_gpu, tables_later
 
-SETTINGS = (
-    "momentum",
-    "dampening",
-    "weight_decay",
-    "nesterov",
-)  # of a parameter group; a kernel has them from when it was noted down
+# Settings of a parameter group that a kernel has from when it was noted down.
+SETTINGS = ("momentum", "dampening", "weight_decay", "nesterov")
 
 
 class Recording:
@@ -51,9 +47,8 @@ class Recording:
             try:
                 self.logits, self.loss = in_place_step(model, optimizer, self.images, self.labels)
             except BaseException:
-                with suppress(
-                    Exception
-                ):  # what ended it may have spoilt the graph, too; the first reason is the one to tell
+                # What ended it may have spoilt the graph, too; the first reason is the one to tell.
+                with suppress(Exception):
                     stream.end_capture()
                 raise
             self.graph = stream.end_capture()
