@@ -185,11 +185,14 @@ def test_what_spoils_a_graph_is_what_is_told(strict_gpu, monkeypatch, capsys):
     assert "mul while a graph is noted down" in capsys.readouterr().err
 
 
-def test_labels_from_the_cpu_are_launched_one_by_one(gpu):
+def test_labels_from_the_cpu_are_refused_before_anything_moves(gpu):
     run = Run(gpu)
+    before = run.model.classifier.weight.numpy().copy()
+    images = to_device(run.rng.standard_normal((4, 3, 8, 8), np.float32), gpu)
     for _ in range(3):
-        images = to_device(run.rng.standard_normal((4, 3, 8, 8), np.float32), gpu)
-        training_step(run.model, run.optimizer, images, run.rng.integers(0, 3, 4))
+        with pytest.raises(md.DeviceError, match=r"labels \(4,\) on the cpu, scores \(4, 3\) on the gpu"):
+            training_step(run.model, run.optimizer, images, run.rng.integers(0, 3, 4))
+    np.testing.assert_array_equal(run.model.classifier.weight.numpy(), before)
     assert not run.recordings()
 
 

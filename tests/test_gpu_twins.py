@@ -167,6 +167,8 @@ def test_what_the_kernels_cannot_do_is_the_definitions(gpu):
     assert on_gpu.fits(x, weight, padding=1)
     assert not on_gpu.fits(x, weight, padding=1, stride=2)
     assert not on_gpu.fits(x, weight)
+    assert not on_gpu.fits(md.Tensor(np.ones((0, 3, 6, 6), np.float32), device=gpu), weight, padding=1), "no images"
+    assert not on_gpu.fits(md.Tensor(np.ones((1, 3, 3, 3), np.float32), device=gpu), weight, padding=1), "nine pixels"
     assert not on_gpu.fits(x, weight, md.Tensor(np.ones(4, np.float32), device=gpu), padding=1)
     model = create("densenet_bc_10_4", dropout=0.2, device=gpu)
     block = model.features.denseblock1
