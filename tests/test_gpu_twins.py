@@ -14,7 +14,7 @@ from minidense import functional as F
 from minidense.backend import to_device, to_numpy
 from minidense.fast.gpu import launch
 from minidense.models import create
-from minidense.models.densenet import dense_block
+from minidense.models.densenet import Transition, block_and_transition, dense_block
 from minidense.nn import Module
 from minidense.precision import precision
 from minidense.speed import REFERENCES, reference_only
@@ -177,6 +177,23 @@ def test_what_the_kernels_cannot_do_is_the_definitions(gpu):
     assert not any(twin.fits(features, layers) for twin in dense_block.fast_paths)
     model.eval()
     assert any(twin.fits(features, layers) for twin in dense_block.fast_paths)
+
+
+@pytest.mark.parametrize("size", [(1, 2, 2), (3, 2, 2), (1, 2, 6), (1, 6, 6)])
+def test_a_stage_whose_pooled_pixels_are_no_fours_is_two_steps(size, gpu):
+    """Its transition would read four pixels where there are fewer."""
+    n, h, w = size
+    block, transition = (create("densenet_bc_10_4", device=gpu).features.denseblock1, Transition(12, 6, 0.0).to(gpu))
+    x = md.Tensor(np.random.default_rng(0).standard_normal((n, 8, h, w), np.float32), device=gpu)
+    assert not any(twin.fits(block, transition, x) for twin in block_and_transition.fast_paths)
+    assert not any(twin.fits(transition, x) for twin in Transition.forward.fast_paths)
+    with precision("float32"):
+        found = block_and_transition(block, transition, x).numpy()
+    with reference_only():
+        expected = block_and_transition(block, transition, x).numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    even = md.Tensor(np.ones((4, 8, h, w), np.float32), device=gpu)
+    assert any(twin.fits(block, transition, even) for twin in block_and_transition.fast_paths)
 
 
 def test_arguments_of_the_wrong_width_are_noticed(strict_gpu):

@@ -60,14 +60,11 @@ class BlockOnGPU(Op):
             c = self.c0 + i * self.growth
             fold = self.fold(layer.norm1, new, c, known=c - self.growth if i else 0)
             seen, out = self.features[:c], self.features[c : c + self.growth]
-            read = self.training and (
-                self.exit is not None or i < len(self.layers) - 1
-            )  # does a norm in here read the result?
+            # Does a norm in here read the result?
+            read = self.training and (self.exit is not None or i < len(self.layers) - 1)
             if self.bottleneck:
                 made = self.maps(convolutions[0].filters) if self.keep or made is None else made
-                moments = convolutions[0].forward(
-                    seen, fold, made, moments=self.training
-                )  # reads c, writes 4k channels
+                moments = convolutions[0].forward(seen, fold, made, moments=self.training)  # reads c, writes 4k
                 between = self.fold_between(layer.norm2, moments)
                 new = convolutions[1].forward(made, between, out, moments=read)  # reads 4k, writes k
                 self.keep_for_backward(made, (fold, between))
@@ -205,10 +202,11 @@ def dense_block_on_gpu(x, layers):
 
 def fits_with_transition(block, transition, x):
     return (
-        on_gpu(x)
+        on_gpu(x, *transition.parameters())
         and is_known_stage(block, transition, x)
         and can(x, layers_of(block))
-        and on_gpu(*transition.parameters())
+        and by_fours(x, pooled=True)
+        and is_ready(transition.norm)
     )
 
 
