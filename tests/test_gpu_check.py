@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import strict_cupy
-from cuda_on_cpu import COMPILER
 
 from minidense.bench import on_gpu
 from minidense.bench.contest import Work
@@ -19,7 +18,7 @@ loader = SourceFileLoader("gpu_check", str(Path(__file__).parent.parent / "scrip
 gpu_check = importlib.util.module_from_spec(importlib.util.spec_from_loader("gpu_check", loader))
 loader.exec_module(gpu_check)
 
-needs_compiler = pytest.mark.skipif(COMPILER is None, reason="needs g++ to run CUDA kernels on the CPU")
+needs_compiler = pytest.mark.usefixtures("kernels")
 TINY = {"name": "densenet_bc_10_4", "size": 8}
 
 

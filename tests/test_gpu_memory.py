@@ -6,7 +6,6 @@ import weakref
 import numpy as np
 import pytest
 import strict_cupy
-from cuda_on_cpu import COMPILER
 from test_gpu_steps import Run
 
 import minidense as md
@@ -17,7 +16,7 @@ from minidense.fast.gpu import graph
 from minidense.gpus import available_bytes, out_of_memory_message, peak_bytes
 from minidense.step import steps_as_graph
 
-needs_kernels = pytest.mark.skipif(COMPILER is None, reason="needs g++ to run CUDA kernels on the CPU")
+needs_kernels = pytest.mark.usefixtures("kernels")
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ FILES = sorted(path.name for path in launch.KERNELS.glob("*.cu"))
 WAYS = [(file, how) for file in FILES for how in PRECISIONS if file not in ("images.cu", "step.cu") or how == "float32"]
 NVRTC = importlib.util.find_spec("cuda.bindings") if importlib.util.find_spec("cuda") else None
 NVCC = shutil.which("nvcc")
-needs_compiler = pytest.mark.skipif(COMPILER is None, reason="needs g++ to run CUDA kernels on the CPU")
+needs_compiler = pytest.mark.usefixtures("kernels")
 
 
 # -- compilation ------------------------------------------------------------------------------------------------------

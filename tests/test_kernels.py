@@ -3,6 +3,8 @@
 What computes here is tests/cuda_on_cpu.py's shim, or a GPU where there is one (then in the only order that a GPU has).
 """
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from cuda_on_cpu import ORDERS, thread_order
@@ -206,9 +208,14 @@ def test_moments_and_norms(channels, pixels, how, order, gpu, rng):
     x = Maps(rng.standard_normal((channels, pixels)) + 100 * (np.arange(channels)[:, None] % 2), how)
     moments, tile = norm.moments_of_rows(x.array)
     mean, var = (to_device(np.zeros(channels, np.float32), "gpu") for _ in range(2))
-    norm.merge(moments, tile, pixels, mean, var)
+    gamma, beta = on_device(rng.standard_normal(channels)), on_device(rng.standard_normal(channels))
+    layer = SimpleNamespace(weight=SimpleNamespace(data=gamma[0]), bias=SimpleNamespace(data=beta[0]), eps=1e-3)
+    folded = norm.prepare(moments, tile, pixels, mean, var, 0, layer)
     np.testing.assert_allclose(to_numpy(mean), x.exact.mean(1), rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(to_numpy(var), x.exact.var(1), rtol=1e-5)
+    inv_std = 1 / np.sqrt(x.exact.var(1) + 1e-3)
+    expected = np.stack([x.exact.mean(1), gamma[1] * inv_std, beta[1], inv_std], 1)
+    np.testing.assert_allclose(to_numpy(folded), expected, rtol=1e-5, atol=1e-6)  # as the variance
 
     fold, f = fold_of(rng, channels)
     for rectify in (False, True):

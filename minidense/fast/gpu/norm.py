@@ -35,13 +35,6 @@ def prepare(moments: Any, width: int, pixels: int, mean: Any, var: Any, known: i
     return fold
 
 
-def merge(moments: Any, width: int, pixels: int, mean: Any, var: Any) -> None:
-    """Set mean and var (C,) from their moments."""
-    c = len(mean)
-    args = (moments, moments.shape[1], width, pixels, mean, var, 0, None, None, None, c, 0.0)
-    launch(FILE, "prepare_norm", (divided(c, WARPS),), 32 * WARPS, *args)
-
-
 def finish(
     sums: Any, pixels: int, fold: Any, debt: Any, parts: Any = None, *, settles: bool, first: bool
 ) -> tuple[Any, Any, Any]:

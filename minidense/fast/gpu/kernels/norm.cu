@@ -43,7 +43,7 @@ KERNEL(256, moments_of_rows)(const Stored* x, float2* moments, int pixels) {
 }
 
 // One warp a channel. Channels from `known` on: mean and biased variance over all tiles of `width` pixels (Chan, Golub & LeVeque 1983).
-// All channels: the fold of a layer's γ and β with these statistics, where `fold` is given.
+// All channels: the fold of a layer's γ and β with these statistics.
 KERNEL(128, prepare_norm)
 (const float2* moments, int tiles, int width, int pixels, float* mean, float* var, int known, const float* gamma, const float* beta,
  Fold* fold, int channels, float eps) {
@@ -67,7 +67,7 @@ KERNEL(128, prepare_norm)
     m = mean[c];
     v = var[c];
   }
-  if (lane() == 0 && fold != nullptr) {
+  if (lane() == 0) {
     const double inv_std = 1. / sqrt(v + static_cast<double>(eps));
     fold[c] = Fold{static_cast<float>(m), static_cast<float>(gamma[c] * inv_std), beta[c], static_cast<float>(inv_std)};
   }

@@ -251,6 +251,19 @@ __device__ inline void sum_over_columns(float (&values)[MT][2], float* space) {
 
 // -- what becomes of a product -----------------------------------------------------------------------------------------
 
+// What a block has found of each of its rows, two numbers: into pairs[row·tiles + tile].
+template <int MT>
+__device__ inline void keep_pairs(const float (&x)[MT][2], const float (&y)[MT][2], float2* pairs, int first, int rows) {
+#pragma unroll
+  for (int mt = 0; mt < MT; ++mt)
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int row = first + 16 * MT * (warp() / WARPS_ACROSS) + row_of(mt, half);
+      if (warp() % WARPS_ACROSS == 0 && lane() % 4 == 0 && row < rows)
+        pairs[static_cast<size_t>(row) * gridDim.x + blockIdx.x] = make_float2(x[mt][half], y[mt][half]);
+    }
+}
+
 // The convolution's result: out[first + row][p0 + column], and where `moments` is given, for each row the mean and Σ (x − mean)² of
 // these pixels, at moments[row·tiles + tile] (Chan, Golub & LeVeque 1983 say how they merge).
 template <int MT, int NT>
@@ -297,14 +310,7 @@ __device__ inline void keep_result(float (&acc)[MT][NT][4], Stored* out, float2*
           }
     }
   sum_over_columns<MT>(sums, space);
-#pragma unroll
-  for (int mt = 0; mt < MT; ++mt)
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int row = first + 16 * MT * down + row_of(mt, half);
-      if (left == 0 && lane() % 4 == 0 && row < rows)
-        moments[static_cast<size_t>(row) * gridDim.x + blockIdx.x] = make_float2(mean[mt][half], sums[mt][half]);
-    }
+  keep_pairs<MT>(mean, sums, moments, first, rows);
 }
 
 // The gradient of a convolution's input h, brought back through the ReLU and, but for what the norm takes from it, through the norm
@@ -352,14 +358,7 @@ __device__ inline void keep_gradient(float (&acc)[MT][NT][4], const Stored* x, c
   if (sums == nullptr) return;
   sum_over_columns<MT>(sum, space);
   sum_over_columns<MT>(along, space);
-#pragma unroll
-  for (int mt = 0; mt < MT; ++mt)
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int row = first + 16 * MT * down + row_of(mt, half);
-      if (left == 0 && lane() % 4 == 0 && row < rows)
-        sums[static_cast<size_t>(row) * gridDim.x + blockIdx.x] = make_float2(sum[mt][half], along[mt][half]);
-    }
+  keep_pairs<MT>(sum, along, sums, first, rows);
 }
 
 // -- what goes into a product ------------------------------------------------------------------------------------------
