@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from . import functional as F
+from .models import Classifier
 from .nn import Module
 from .optim import SGD
 from .speed import reference
@@ -19,8 +20,11 @@ def training_step(model: Module, optimizer: SGD, images: Any, labels: Any) -> tu
 
     Returns (logits, loss), both from before the parameters moved. On a GPU the next step may write over them: read what you need.
     """
-    logits = model(Tensor(images))
-    loss = F.cross_entropy(logits, labels)
+    if isinstance(model, Classifier):
+        logits, loss = model.loss(Tensor(images), labels)
+    else:
+        logits = model(Tensor(images))
+        loss = F.cross_entropy(logits, labels)
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()

@@ -227,10 +227,6 @@ def test_names_may_have_hyphens():
     assert create("densenet-bc-10-4").parameter_count() == create("densenet_bc_10_4").parameter_count()
 
 
-def test_the_known_names_are_counted_above():
-    assert set(md.models.names()) <= {name for name, _ in PARAMETERS}
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -244,7 +240,7 @@ def test_the_known_names_are_counted_above():
         (lambda: densenet(depth=22, growth_rate=0), "growth rate must be a whole number of at least 1, got 0"),
         (lambda: densenet(depth=22, classes=0), "out_features must be"),
         (lambda: create("densnet_bc_100_12"), "unknown model 'densnet_bc_100_12'. Did you mean densenet_bc_100_12"),
-        (lambda: create("xyzzy"), "Known names: densenet_40_12"),
+        (lambda: create("xyzzy"), "minidense models lists those there are"),
         (lambda: create(f"densenet_bc_{'9' * 5000}_12"), "unknown model"),
         (lambda: create("densenet_bc_22_12", drop=0.2), "takes no option drop; it takes .*dropout"),
         (lambda: create("densenet_bc_23_12"), "Nearest: 22, 28"),

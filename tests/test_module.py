@@ -138,9 +138,9 @@ def test_layers_do_what_they_are_called(rng):
 def test_the_same_seed_drops_the_same_values():
     model = nn.Sequential(nn.Dropout(0.5), nn.Dropout(0.5))
     x = md.Tensor(np.ones((8, 8)))
-    nn.seed_dropout(model, 1)
+    nn.seed_chance(model, 1)
     first, second = model(x).data, model(x).data
-    nn.seed_dropout(model, 1)
+    nn.seed_chance(model, 1)
     np.testing.assert_array_equal(model(x).data, first)
     assert not np.array_equal(first, second)
 

@@ -9,7 +9,7 @@ from functools import partial
 import numpy
 
 from ..models.densenet import BottleneckLayer, DenseBlock, DenseLayer, Transition
-from ..nn import BatchNorm2d, Conv2d, Module, seed_dropout
+from ..nn import BatchNorm2d, Conv2d, Module, seed_chance
 from ..tensor import Tensor
 
 GAMMAS = (1.0, -0.7, 0.0, 0.0, 1e-30, 0.02, -0.02, 1e-3)
@@ -39,7 +39,7 @@ def settled(module: Module, rng, dtype, *, training=True, frozen=False, special=
     if frozen:
         for parameter in module.parameters()[::2]:
             parameter.requires_grad = False
-    seed_dropout(module, 5)
+    seed_chance(module, 5)
     return module.to(dtype=dtype).train(training)
 
 

@@ -57,7 +57,7 @@ def is_known_transition(transition: Any, shape: tuple[int, ...]) -> bool:
         and (pool.kernel, pool.stride or 2, pool.padding) == (2, 2, 0)
         and type(drop) is Dropout
         and shape[2] % 2 == shape[3] % 2 == 0
-        and not (drop.training and drop.p)
+        and not drop.drawing
         and drop.on_output is None
         and pool.on_output is None
     )

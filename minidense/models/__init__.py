@@ -6,25 +6,44 @@ import inspect
 import numpy
 
 from ..errors import ConfigError
-from ..nn import Module
-from .densenet import NAMES as DENSENETS
-from .densenet import DenseNet, dense_block, densenet, settings_of
+from . import densenet as densenets
+from .classifier import Classifier
+from .densenet import DenseNet, dense_block, densenet, densenet_imagenet
+from .entry import Entry
 
-__all__ = ["DenseNet", "create", "dense_block", "densenet", "names"]
+__all__ = ["Classifier", "DenseNet", "about", "create", "dense_block", "densenet", "densenet_imagenet", "names"]
+
+FAMILIES = (densenets,)  # each has NAMES and entry(name)
+ALSO_CALLED = {"dsn_train": "dsn"}
 
 
 def names() -> tuple[str, ...]:
-    """The names ``create`` is known to take. Any densenet_DEPTH_K, densenet_b_…, densenet_c_… and densenet_bc_… works too."""
-    return DENSENETS
+    """The names ``create`` is known to take, by family. Some families take more: any densenet_DEPTH_K, densenet_bc_DEPTH_K, …"""
+    return tuple(name for family in FAMILIES for name in family.NAMES)
+
+
+def about(name: str) -> Entry:
+    """What stands behind a name: family, images and classes it was made for, settings. Hyphens count as underscores.
+
+    Raises ConfigError for an unknown name, and suggests the nearest.
+    """
+    plain = name.replace("-", "_").lower()
+    plain = ALSO_CALLED.get(plain, plain)
+    for family in FAMILIES:
+        if (found := family.entry(plain)) is not None:
+            return found
+    near = difflib.get_close_matches(plain, names(), n=3, cutoff=0.4)
+    hint = f"Did you mean {' or '.join(near)}?" if near else "minidense models lists those there are"
+    raise ConfigError(f"unknown model {name!r}. {hint}")
 
 
 def create(
-    name: str, *, classes: int = 10, seed: int = 0, dtype=numpy.float32, device: str = "cpu", **options
-) -> Module:
+    name: str, *, classes: int | None = None, seed: int = 0, dtype=numpy.float32, device: str = "cpu", **options
+) -> Classifier:
     """A network by its name, with fresh weights: create("densenet_bc_100_12", classes=10).
 
-    name      family, depth and growth rate; see ``names()``. Hyphens count as underscores
-    classes   logits an image
+    name      family and size; see ``names()``. Hyphens count as underscores
+    classes   logits an image; those of the data set it was made for unless given
     seed      of the initial weights and of dropout
     dtype     float type of the weights
     device    'cpu' or 'gpu'
@@ -32,16 +51,20 @@ def create(
 
     Raises ConfigError for an unknown name (and suggests the nearest), a depth that does not fit, or an unknown option.
     """
-    settings = settings_of(name.replace("-", "_").lower())
-    if settings is None:
-        near = difflib.get_close_matches(name, names(), n=3, cutoff=0.4)
-        hint = f"Did you mean {' or '.join(near)}?" if near else f"Known names: {', '.join(names())}"
-        raise ConfigError(f"unknown model {name!r}. {hint}")
-    known = inspect.signature(densenet).parameters.keys()
+    found = about(name)
+    known = inspect.signature(found.build).parameters.keys()
     if unknown := sorted(options.keys() - known):
-        raise ConfigError(f"model {name!r} takes no option {', '.join(unknown)}; it takes {', '.join(sorted(known))}")
-    if said := sorted(options.keys() & settings.keys()):
+        free = sorted(known - found.settings.keys())
+        raise ConfigError(f"model {name!r} takes no option {', '.join(unknown)}; it takes {', '.join(free)}")
+    if said := sorted(options.keys() & found.settings.keys()):
         raise ConfigError(
-            f"the name of the model already says {', '.join(said)}; call densenet(...) to choose {name}'s parts freely"
+            f"the name of the model already says {', '.join(said)}; call {found.build.__name__}(...) to choose {name}'s parts freely"
         )
-    return densenet(classes=classes, seed=seed, dtype=dtype, device=device, **settings, **options)
+    return found.build(
+        classes=found.classes if classes is None else classes,
+        seed=seed,
+        dtype=dtype,
+        device=device,
+        **found.settings,
+        **options,
+    )

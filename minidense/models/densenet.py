@@ -1,30 +1,21 @@
-"""DenseNet for small images: Huang, Liu, van der Maaten & Weinberger, Densely Connected Convolutional Networks, CVPR 2017.
+"""DenseNet: Huang, Liu, van der Maaten & Weinberger, Densely Connected Convolutional Networks, CVPR 2017 (arXiv 1608.06993).
 
 Where the paper's text and the authors' code (liuzhuang13/DenseNet, Lua Torch) differ, the code decides; the comments say where.
 """
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
 import numpy
 
 from .. import functional as F
 from ..errors import ConfigError
-from ..nn import (
-    AvgPool2d,
-    BatchNorm2d,
-    Conv2d,
-    Dropout,
-    Linear,
-    Module,
-    Sequential,
-    init,
-    norm_relu_conv,
-    seed_dropout,
-)
+from ..nn import AvgPool2d, BatchNorm2d, Conv2d, Dropout, Linear, MaxPool2d, Module, ReLU, Sequential, norm_relu_conv
 from ..speed import reference
 from ..tensor import Tensor
+from .classifier import Classifier
+from .entry import IMAGENET, Entry, finished
+from .initialise import like_fb_resnet
 
 
 @reference
@@ -116,31 +107,35 @@ class Features(Sequential):
         return x
 
 
-class DenseNet(Module):
-    """Stem, three dense blocks with transitions between them, then BN-ReLU-global average-linear. See ``densenet`` for the arguments."""
+class DenseNet(Classifier):
+    """Stem, dense blocks with transitions between them, then BN-ReLU-global average-linear (fig. 2).
+
+    stem    modules by name, the first of them conv0, whose results are what the first block sees
+    blocks  layers in each block
+    The others as for ``densenet``.
+    """
 
     def __init__(
         self,
         *,
-        layers_per_block: int,
+        stem: dict[str, Module],
+        stem_channels: int,
+        blocks: Sequence[int],
         growth_rate: int,
         bottleneck: bool,
         compression: float,
         dropout: float,
         classes: int,
-        in_channels: int,
-        stem_channels: int,
     ):
         layer = BottleneckLayer if bottleneck else DenseLayer
         channels = stem_channels
-        # The stem has no BN and no ReLU: the first layer of the first block begins with them.
-        features: dict[str, Module] = {"conv0": Conv2d(in_channels, channels, 3, padding=1, bias=False)}
-        for block in (1, 2, 3):
-            features[f"denseblock{block}"] = DenseBlock(layer, layers_per_block, channels, growth_rate, dropout)
-            channels += layers_per_block * growth_rate
-            if block < 3:
+        features = dict(stem)
+        for i, layers in enumerate(blocks, start=1):
+            features[f"denseblock{i}"] = DenseBlock(layer, layers, channels, growth_rate, dropout)
+            channels += layers * growth_rate
+            if i < len(blocks):
                 kept = int(compression * channels)  # ⌊θ·m⌋ (§3, "compression")
-                features[f"transition{block}"] = Transition(channels, kept, dropout)
+                features[f"transition{i}"] = Transition(channels, kept, dropout)
                 channels = kept
         features["norm5"] = BatchNorm2d(channels)  # torchvision's name, also with three blocks
         self.features = Features(**features)
@@ -180,11 +175,9 @@ def densenet(
 
     Raises ConfigError for a depth that does not make three equal blocks (and names the nearest that do) and other nonsense.
     """
-    for name, value in (("depth", depth), ("growth rate", growth_rate), ("seed", seed)):
-        if not isinstance(value, int | numpy.integer) or value < (name != "seed"):
-            raise ConfigError(
-                f"densenet: {name} must be a whole number of at least {int(name != 'seed')}, got {value!r}"
-            )
+    for name, value in (("depth", depth), ("growth rate", growth_rate)):
+        if not isinstance(value, int | numpy.integer) or value < 1:
+            raise ConfigError(f"densenet: {name} must be a whole number of at least 1, got {value!r}")
     convolutions = 6 if bottleneck else 3  # one layer more in each of three blocks adds this many
     if depth < convolutions + 4 or (depth - 4) % convolutions:
         below = max((depth - 4) // convolutions, 1) * convolutions + 4
@@ -199,48 +192,73 @@ def densenet(
         )
     if stem_channels is None:
         stem_channels = 2 * growth_rate if compression < 1 else 16
-    model = DenseNet(
-        layers_per_block=(depth - 4) // convolutions,
-        growth_rate=growth_rate,
-        bottleneck=bottleneck,
-        compression=compression,
-        dropout=dropout,
-        classes=classes,
-        in_channels=in_channels,
-        stem_channels=stem_channels,
-    )
-    initialise(model, numpy.random.default_rng(seed))
-    seed_dropout(model, (3, seed))  # another stream than the weights'
-    return model.to(device, dtype=dtype)
+
+    def make():
+        return DenseNet(
+            # The stem has no BN and no ReLU: the first layer of the first block begins with them.
+            stem={"conv0": Conv2d(in_channels, stem_channels, 3, padding=1, bias=False)},
+            stem_channels=stem_channels,
+            blocks=3 * [(depth - 4) // convolutions],
+            growth_rate=growth_rate,
+            bottleneck=bottleneck,
+            compression=compression,
+            dropout=dropout,
+            classes=classes,
+        )
+
+    return finished(make, like_fb_resnet, seed=seed, dtype=dtype, device=device)
 
 
-def initialise(model: Module, rng: numpy.random.Generator) -> None:
-    """The authors' initial weights (fb.resnet.torch): convolutions N(0, √(2/fan_out)), γ = 1, β = 0, linear bias 0.
+def densenet_imagenet(
+    *,
+    blocks: Sequence[int],
+    growth_rate: int = 32,
+    dropout: float = 0.0,
+    classes: int = 1000,
+    in_channels: int = 3,
+    seed: int = 0,
+    dtype=numpy.float32,
+    device: str = "cpu",
+) -> DenseNet:
+    """A DenseNet-BC for large images, such as 224×224 (table 1): stem to a quarter of the size, four blocks, θ = 0.5.
 
-    The paper cites He et al. 2015 without saying which fan; the code counts outputs. The linear weight is Torch's default.
+    blocks       layers in each block, (6, 12, 24, 16) in DenseNet-121
+    growth_rate  k; the stem makes 2k feature maps
+    The others as for ``densenet``; no run of the paper on ImageNet has dropout.
     """
-    for module in model.modules():
-        if isinstance(module, Conv2d):
-            module.weight.data[...] = init.he_normal(rng, module.weight.shape, fan="out")
-        elif isinstance(module, Linear):
-            module.weight.data[...] = init.torch_default(rng, module.weight.shape)
-            if module.bias is not None:
-                module.bias.data[...] = 0
+    channels = 2 * growth_rate
+
+    def make():
+        return DenseNet(
+            # Table 1 leaves out this BN-ReLU; the authors' code has it.
+            stem={
+                "conv0": Conv2d(in_channels, channels, 7, stride=2, padding=3, bias=False),
+                "norm0": BatchNorm2d(channels),
+                "relu0": ReLU(),
+                "pool0": MaxPool2d(3, stride=2, padding=1),
+            },
+            stem_channels=channels,
+            blocks=blocks,
+            growth_rate=growth_rate,
+            bottleneck=True,
+            compression=0.5,
+            dropout=dropout,
+            classes=classes,
+        )
+
+    return finished(make, like_fb_resnet, seed=seed, dtype=dtype, device=device)
 
 
-def settings_of(name: str) -> dict[str, Any] | None:
-    """The arguments of ``densenet`` that a name like densenet_bc_100_12 stands for, or None when it is no such name."""
-    match = re.fullmatch(r"(?:wide_)?densenet(_b|_c|_bc)?_(\d{1,6})_(\d{1,6})", name)
-    if not match:
-        return None
-    kind = match[1] or ""
-    return {
-        "depth": int(match[2]),
-        "growth_rate": int(match[3]),
-        "bottleneck": "b" in kind,
-        "compression": 0.5 if "c" in kind else 1.0,
-    }
-
+# Table 1: growth rate and layers a block. The 161 is of the paper's first versions and the authors' code, the 264 with k = 48 of their
+# technical report (Pleiss et al. 2017). DenseNet-264 has 265 layers by the count that gives the others their names.
+FOR_IMAGENET = {
+    "densenet121": (32, (6, 12, 24, 16)),
+    "densenet169": (32, (6, 12, 32, 32)),
+    "densenet201": (32, (6, 12, 48, 32)),
+    "densenet264": (32, (6, 12, 64, 48)),
+    "densenet161": (48, (6, 12, 36, 24)),
+    "densenet264_k48": (48, (6, 12, 64, 48)),
+}
 
 # What the paper trains (its Table 2), the wide ones of the authors' README, and small ones for tests and first runs.
 NAMES = (
@@ -258,4 +276,24 @@ NAMES = (
     "densenet_bc_22_12",
     "densenet_22_12",
     "densenet_13_8",
+    *FOR_IMAGENET,
 )
+
+
+def entry(name: str) -> Entry | None:
+    """What a name like densenet_bc_100_12 or densenet121 stands for, or None when it is no DenseNet's."""
+    if name in FOR_IMAGENET:
+        growth_rate, blocks = FOR_IMAGENET[name]
+        settings = {"growth_rate": growth_rate, "blocks": blocks}
+        return Entry(densenet_imagenet, "DenseNet", settings, image_shape=IMAGENET, classes=1000)
+    match = re.fullmatch(r"(?:wide_)?densenet(_b|_c|_bc)?_(\d{1,6})_(\d{1,6})", name)
+    if not match:
+        return None
+    kind = match[1] or ""
+    settings = {
+        "depth": int(match[2]),
+        "growth_rate": int(match[3]),
+        "bottleneck": "b" in kind,
+        "compression": 0.5 if "c" in kind else 1.0,
+    }
+    return Entry(densenet, "DenseNet", settings)

@@ -5,10 +5,25 @@ Arrays come in float64 and are converted where they are used, so one seed gives 
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy
 
 from ..errors import ConfigError
+
+_drawing = True
+
+
+@contextmanager
+def undrawn() -> Iterator[None]:
+    """Inside, all weights start as zeros and cost nothing: for who wants shapes alone, or draws over them in a moment."""
+    global _drawing
+    before, _drawing = _drawing, False
+    try:
+        yield
+    finally:
+        _drawing = before
 
 
 def fan_in(shape) -> int:
@@ -26,30 +41,30 @@ def he_normal(rng: numpy.random.Generator, shape, *, fan: str = "in") -> numpy.n
 
     fan  "in" (Wide ResNet, torchvision's DenseNet) or "out" (fb.resnet.torch, the official DenseNet)
     """
-    return rng.normal(0, math.sqrt(2 / _fan(fan, shape)), shape)
+    return normal(rng, shape, std=math.sqrt(2 / _fan(fan, shape)))
 
 
 def he_uniform(rng: numpy.random.Generator, shape, *, fan: str = "in") -> numpy.ndarray:
     """U(±√(6/fan)): the same variance as he_normal, from a uniform distribution (He et al. 2015)."""
     bound = math.sqrt(6 / _fan(fan, shape))
-    return rng.uniform(-bound, bound, shape)
+    return uniform(rng, shape, low=-bound, high=bound)
 
 
 def xavier_normal(rng: numpy.random.Generator, shape) -> numpy.ndarray:
     """N(0, √(2/(fan_in + fan_out))) (Glorot & Bengio 2010, eq. 12)."""
-    return rng.normal(0, math.sqrt(2 / (fan_in(shape) + fan_out(shape))), shape)
+    return normal(rng, shape, std=math.sqrt(2 / (fan_in(shape) + fan_out(shape))))
 
 
 def xavier_uniform(rng: numpy.random.Generator, shape) -> numpy.ndarray:
     """U(±√(6/(fan_in + fan_out))), made for tanh and sigmoid (Glorot & Bengio 2010, eq. 16)."""
     bound = math.sqrt(6 / (fan_in(shape) + fan_out(shape)))
-    return rng.uniform(-bound, bound, shape)
+    return uniform(rng, shape, low=-bound, high=bound)
 
 
 def caffe_xavier(rng: numpy.random.Generator, shape) -> numpy.ndarray:
     """U(±√(3/fan_in)): what Caffe calls "xavier" (FractalNet, Highway Networks; caffe/filler.hpp)."""
     bound = math.sqrt(3 / fan_in(shape))
-    return rng.uniform(-bound, bound, shape)
+    return uniform(rng, shape, low=-bound, high=bound)
 
 
 def torch_default(rng: numpy.random.Generator, shape, *, fan_in_of=None) -> numpy.ndarray:
@@ -58,17 +73,17 @@ def torch_default(rng: numpy.random.Generator, shape, *, fan_in_of=None) -> nump
     fan_in_of  shape whose fan_in counts; a bias takes that of its weight
     """
     bound = 1 / math.sqrt(fan_in(fan_in_of or shape))
-    return rng.uniform(-bound, bound, shape)
+    return uniform(rng, shape, low=-bound, high=bound)
 
 
 def normal(rng: numpy.random.Generator, shape, *, std: float = 0.05) -> numpy.ndarray:
     """N(0, std) whatever the fan; 0.05 in Network in Network and Deeply-Supervised Nets (their Caffe files)."""
-    return rng.normal(0, std, shape)
+    return rng.normal(0, std, shape) if _drawing else numpy.zeros(shape)
 
 
 def uniform(rng: numpy.random.Generator, shape, *, low: float = 0.0, high: float = 1.0) -> numpy.ndarray:
     """U(low, high): Torch7 starts batch norm's γ as U(0, 1), and Wide ResNet keeps it (nn.BatchNormalization)."""
-    return rng.uniform(low, high, shape)
+    return rng.uniform(low, high, shape) if _drawing else numpy.zeros(shape)
 
 
 def _fan(fan, shape):

@@ -4,9 +4,13 @@ Sizes come first and positional, options after are keyword-only. ``rng`` draws t
 generator where it is not given); weights start as Torch's do, and models put their paper's initialisation over them.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy
 
 from .. import functional as F
+from ..backend import array_module
 from ..errors import ConfigError
 from ..ops.norm import track
 from ..speed import reference
@@ -73,6 +77,9 @@ class BatchNorm2d(Module):
         self.momentum, self.eps = momentum, eps
         self.weight = Parameter(numpy.ones(channels, numpy.float32))
         self.bias = Parameter(numpy.zeros(channels, numpy.float32))
+        self._begin_tracking(channels)
+
+    def _begin_tracking(self, channels):
         self.running_mean = Buffer(numpy.zeros(channels, numpy.float32))
         self.running_var = Buffer(numpy.ones(channels, numpy.float32))
         self.num_batches_tracked = Buffer(numpy.zeros((), numpy.int64))
@@ -97,6 +104,18 @@ class BatchNorm2d(Module):
         """What training does besides normalising: count a batch of m values a channel with this mean and biased variance."""
         track(self.running_mean.data, self.running_var.data, mean, var, m=m, momentum=self.momentum)
         self.num_batches_tracked.data += 1
+
+
+class PlainBatchNorm2d(BatchNorm2d):
+    """Batch norm without γ and β to learn: Caffe's BatchNorm layer when no Scale layer follows it."""
+
+    def __init__(self, channels: int, *, momentum: float = 0.1, eps: float = 1e-5):
+        check_counts(self, channels=channels)
+        self.momentum, self.eps = momentum, eps
+        self._begin_tracking(channels)
+
+    weight = property(lambda self: Tensor(array_module(self.running_mean.data).ones_like(self.running_mean.data)))  # type: ignore[assignment]
+    bias = property(lambda self: Tensor(array_module(self.running_mean.data).zeros_like(self.running_mean.data)))  # type: ignore[assignment]
 
 
 @reference
@@ -168,30 +187,69 @@ class Flatten(Module):
         return F.reshape(x, (len(x), -1))
 
 
-class Dropout(Module):
-    """In training, each value is 0 with probability p and scaled by 1/(1 − p) otherwise (Srivastava et al. 2014).
+class Chance(Module):
+    """What draws at random in training and not in evaluation: dropout, closed blocks, dropped paths.
 
-    rng  draws the masks; ``seed_dropout(model, ...)`` gives all of a model's dropouts one common generator
+    p    probability of dropping; at 0 nothing is drawn
+    rng  draws; ``seed_chance(model, ...)`` gives all that draw in a model one common generator
     """
 
-    def __init__(self, p: float = 0.5, *, rng: numpy.random.Generator | None = None):
+    takes_chances = True  # False inside without_chance
+
+    def __init__(self, p: float, *, rng: numpy.random.Generator | None = None):
         if not 0 <= p < 1:
-            raise ConfigError(f"Dropout: p is the probability of dropping a value and must lie in [0, 1), got {p}")
+            raise ConfigError(
+                f"{type(self).__name__}: p is the probability of dropping and must lie in [0, 1), got {p}"
+            )
         self.p, self.rng = p, rng or numpy.random.default_rng()
 
+    @property
+    def drawing(self) -> bool:
+        """Does the next forward pass depend on chance?"""
+        return self.training and self.takes_chances and self.p > 0
+
+
+class Dropout(Chance):
+    """In training, each value is 0 with probability p and scaled by 1/(1 − p) otherwise (Srivastava et al. 2014)."""
+
+    def __init__(self, p: float = 0.5, *, rng: numpy.random.Generator | None = None):
+        super().__init__(p, rng=rng)
+
     def forward(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.p, rng=self.rng, training=self.training)
+        return F.dropout(x, self.p, rng=self.rng, training=self.drawing)
 
 
-def seed_dropout(model: Module, seed) -> None:
-    """Give every Dropout in the model one fresh common generator: the same seed, the same masks.
+def chances(model: Module) -> list[Chance]:
+    """The modules in a model that draw at random in training."""
+    return [module for module in model.modules() if isinstance(module, Chance) and module.p > 0]
+
+
+def seed_chance(model: Module, seed) -> None:
+    """Give everything in the model that draws one fresh common generator: the same seed, the same masks and closed blocks.
 
     seed  whatever numpy.random.default_rng takes: an int or several
     """
     rng = numpy.random.default_rng(seed)
-    for module in model.modules():
-        if isinstance(module, Dropout):
-            module.rng = rng
+    for module in chances(model):
+        module.rng = rng
+
+
+def has_chance(model: Module) -> bool:
+    """Does training this model depend on chance, besides the order of its images?"""
+    return bool(chances(model))
+
+
+@contextmanager
+def without_chance(model: Module) -> Iterator[None]:
+    """Inside, nothing in the model is dropped, in training mode either: to count, to compare, and to check gradients."""
+    before = [(module, module.takes_chances) for module in chances(model)]
+    for module, _ in before:
+        module.takes_chances = False
+    try:
+        yield
+    finally:
+        for module, taken in before:
+            module.takes_chances = taken
 
 
 def check_counts(layer, **counts):

@@ -199,7 +199,7 @@ class BlockInOneBuffer(Op):
     def draw_masks(self, layer, shape):
         """What dropout keeps after the layer's convolutions, drawn in the order in which the definition draws."""
         p, sizes = layer.drop.p, (self.units[0][0].outputs, self.growth) if self.bottleneck else (self.growth,)
-        if not (layer.drop.training and p):
+        if not layer.drop.drawing:
             return None, None
         n, _, h, w = shape
         masks = [(layer.drop.rng.random((n, c, h, w), numpy.float32) >= p, self.dtype.type(1 / (1 - p))) for c in sizes]

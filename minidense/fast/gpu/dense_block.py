@@ -184,7 +184,7 @@ def can(x, layers):
     return (
         x.shape[3] <= WIDEST
         and by_fours(x)
-        and not any(layer.drop.training and layer.drop.p for layer in layers)
+        and not any(layer.drop.drawing for layer in layers)
         and all(on_gpu(*layer.parameters()) and all(map(is_ready, norms_of(layer))) for layer in layers)
     )
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from ...backend import device_of, library
 from ...gpus import free_idle_blocks, pool_for
-from ...nn import Dropout, Module
+from ...nn import Module, chances
 from ...optim import SGD
 from ...precision import current_precision
 from ...speed import fast_path
@@ -179,13 +179,13 @@ def forget_all_but(most: int, known: dict) -> None:
 
 
 def noted_down(model: Module, optimizer: SGD, images: Any, labels: Any) -> Recording | Refused | None:
-    """The Recording of a step. Refused where dropout, CUDA or CuPy stand in the way, which is said in one line.
+    """The Recording of a step. Refused where dropout and its kin, CUDA or CuPy stand in the way, which is said in one line.
 
     None where a parameter moved for the first time, unfrozen a moment ago: its velocity has to come into being first.
     """
-    if any(isinstance(m, Dropout) and m.p and m.training for m in model.modules()):
+    if any(module.drawing for module in chances(model)):
         return Refused(
-            model, optimizer, "dropout draws its masks on the CPU, and a replay would drop the same values for ever"
+            model, optimizer, "what is dropped is drawn on the CPU, and a replay would drop the same for ever"
         )
     # The steps before left their blocks in CuPy's pool, about as much as the graph will now take for itself.
     free_idle_blocks()

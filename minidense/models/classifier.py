@@ -1,0 +1,28 @@
+"""What every network here has in common: images in, logits out, and a loss to train it with."""
+
+from typing import Any
+
+from .. import functional as F
+from ..nn import Conv2d, Linear, Module
+from ..tensor import Tensor
+
+
+class Classifier(Module):
+    """Images (N, C, H, W) to logits (N, classes). Subclasses write ``forward``; few have a loss of their own."""
+
+    def loss(self, images: Tensor, labels: Any) -> tuple[Tensor, Tensor]:
+        """(logits, what training minimises). With everything that only training needs, such as companion classifiers."""
+        logits = self(images)
+        return logits, self.criterion(logits, labels)
+
+    def criterion(self, logits: Tensor, labels: Any) -> Tensor:
+        """How wrong logits are: cross-entropy in nats, unless the paper has something else."""
+        return F.cross_entropy(logits, labels)
+
+    def at_epoch(self, epoch: float) -> None:
+        """Told before each step how far training has come, 0-based and fractional; most networks do not mind."""
+
+    @property
+    def last_layer(self) -> Module:
+        """The layer that makes the logits; some recipes give it a learning rate of its own."""
+        return [module for module in self.modules() if isinstance(module, Conv2d | Linear)][-1]
