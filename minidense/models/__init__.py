@@ -6,14 +6,68 @@ import inspect
 import numpy
 
 from ..errors import ConfigError
+from . import all_cnn as all_cnns
 from . import densenet as densenets
+from . import dsn as dsns
+from . import fractalnet as fractalnets
+from . import highway as highways
+from . import nin as nins
+from . import resnet as resnets
+from . import resnet_imagenet as imagenet_resnets
+from . import stochastic_depth as stochastic_depths
+from . import vgg as vggs
+from . import wide_resnet as wide_resnets
+from .all_cnn import all_cnn_c
 from .classifier import Classifier
 from .densenet import DenseNet, dense_block, densenet, densenet_imagenet
+from .dsn import dsn
 from .entry import Entry
+from .fractalnet import fractalnet
+from .highway import highway
+from .nin import nin
+from .resnet import resnet
+from .resnet_imagenet import resnet_imagenet
+from .stochastic_depth import stochastic_depth_resnet
+from .vgg import vgg_cifar, vgg_imagenet
+from .wide_resnet import wide_resnet
 
-__all__ = ["Classifier", "DenseNet", "about", "create", "dense_block", "densenet", "densenet_imagenet", "names"]
+__all__ = [
+    "Classifier",
+    "DenseNet",
+    "Entry",
+    "about",
+    "all_cnn_c",
+    "create",
+    "dense_block",
+    "densenet",
+    "densenet_imagenet",
+    "dsn",
+    "fractalnet",
+    "highway",
+    "names",
+    "nin",
+    "resnet",
+    "resnet_imagenet",
+    "stochastic_depth_resnet",
+    "vgg_cifar",
+    "vgg_imagenet",
+    "wide_resnet",
+]
 
-FAMILIES = (densenets,)  # each has NAMES and entry(name)
+# In the order of the DenseNet paper's Table 2; each has NAMES and entry(name).
+FAMILIES = (
+    nins,
+    all_cnns,
+    dsns,
+    highways,
+    fractalnets,
+    resnets,
+    stochastic_depths,
+    wide_resnets,
+    densenets,
+    imagenet_resnets,
+    vggs,
+)
 ALSO_CALLED = {"dsn_train": "dsn"}
 
 

@@ -14,7 +14,7 @@ from ..nn import AvgPool2d, BatchNorm2d, Conv2d, Dropout, Linear, MaxPool2d, Mod
 from ..speed import reference
 from ..tensor import Tensor
 from .classifier import Classifier
-from .entry import IMAGENET, Entry, finished
+from .entry import IMAGENET, Entry, finished, parts_of_depth
 from .initialise import like_fb_resnet
 
 
@@ -175,17 +175,10 @@ def densenet(
 
     Raises ConfigError for a depth that does not make three equal blocks (and names the nearest that do) and other nonsense.
     """
-    for name, value in (("depth", depth), ("growth rate", growth_rate)):
-        if not isinstance(value, int | numpy.integer) or value < 1:
-            raise ConfigError(f"densenet: {name} must be a whole number of at least 1, got {value!r}")
-    convolutions = 6 if bottleneck else 3  # one layer more in each of three blocks adds this many
-    if depth < convolutions + 4 or (depth - 4) % convolutions:
-        below = max((depth - 4) // convolutions, 1) * convolutions + 4
-        nearest = sorted({below, below + convolutions} if depth > below else {below})
-        raise ConfigError(
-            f"densenet: depth {depth} does not make three equal blocks: (depth − 4) must divide by {convolutions}. "
-            f"Nearest: {', '.join(map(str, nearest))}"
-        )
+    if not isinstance(growth_rate, int | numpy.integer) or growth_rate < 1:
+        raise ConfigError(f"densenet: growth rate must be a whole number of at least 1, got {growth_rate!r}")
+    # One layer more in each of three blocks adds this many convolutions.
+    layers = parts_of_depth("densenet", depth, "blocks", fixed=4, step=6 if bottleneck else 3)
     if not isinstance(compression, int | float) or not 0 < compression <= 1:
         raise ConfigError(
             f"densenet: compression is the share of channels a transition keeps, above 0 and at most 1; got {compression}"
@@ -198,7 +191,7 @@ def densenet(
             # The stem has no BN and no ReLU: the first layer of the first block begins with them.
             stem={"conv0": Conv2d(in_channels, stem_channels, 3, padding=1, bias=False)},
             stem_channels=stem_channels,
-            blocks=3 * [(depth - 4) // convolutions],
+            blocks=3 * [layers],
             growth_rate=growth_rate,
             bottleneck=bottleneck,
             compression=compression,

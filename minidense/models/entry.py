@@ -9,7 +9,7 @@ from typing import Any
 import numpy
 
 from ..errors import ConfigError
-from ..nn import Module, init, seed_chance
+from ..nn import init, seed_chance
 from .classifier import Classifier
 
 CIFAR, IMAGENET = (3, 32, 32), (3, 224, 224)  # channels, height and width of the images that a network was made for
@@ -33,9 +33,26 @@ class Entry:
     classes: int = 10
 
 
+def parts_of_depth(call: str, depth: Any, parts: str, *, fixed: int, step: int) -> int:
+    """n of depth = step·n + fixed. Raises ConfigError for other depths, and names the nearest that would do.
+
+    call, parts  for the message: which function, and what there are three equal ones of
+    """
+    if not isinstance(depth, int | numpy.integer) or depth < 1:
+        raise ConfigError(f"{call}: depth must be a whole number of at least 1, got {depth!r}")
+    if depth < step + fixed or (depth - fixed) % step:
+        below = max((depth - fixed) // step, 1) * step + fixed
+        nearest = sorted({below, below + step} if depth > below else {below})
+        raise ConfigError(
+            f"{call}: depth {depth} does not make three equal {parts}: (depth − {fixed}) must divide by {step}. "
+            f"Nearest: {', '.join(map(str, nearest))}"
+        )
+    return int(depth - fixed) // step
+
+
 def finished(
     make: Callable[[], Classifier],
-    initialise: Callable[[Module, numpy.random.Generator], None],
+    initialise: Callable[[Any, numpy.random.Generator], None],
     *,
     seed: int,
     dtype: Any,

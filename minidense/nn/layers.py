@@ -114,8 +114,8 @@ class PlainBatchNorm2d(BatchNorm2d):
         self.momentum, self.eps = momentum, eps
         self._begin_tracking(channels)
 
-    weight = property(lambda self: Tensor(array_module(self.running_mean.data).ones_like(self.running_mean.data)))  # type: ignore[assignment]
-    bias = property(lambda self: Tensor(array_module(self.running_mean.data).zeros_like(self.running_mean.data)))  # type: ignore[assignment]
+    weight = property(lambda self: Tensor(array_module(self.running_mean.data).ones_like(self.running_mean.data)))
+    bias = property(lambda self: Tensor(array_module(self.running_mean.data).zeros_like(self.running_mean.data)))
 
 
 @reference
