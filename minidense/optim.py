@@ -22,6 +22,8 @@ class SGD:
     momentum      share of the old velocity that is kept, 0 to 1
     dampening     must be 0 with Nesterov
     weight_decay  applied to everything in the group, batch norm and biases included, as the DenseNet authors do
+    coast         a parameter without a gradient goes on by momentum and weight decay, as with a gradient of 0; otherwise it stays.
+                  Torch7 and Caffe, where all gradients lie in one row of numbers, coast: it matters for blocks that are left out
 
     ``groups`` is a list of plain dictionaries; a schedule sets ``group["lr"]``.
     Raises ConfigError for settings that make no sense.
@@ -36,6 +38,7 @@ class SGD:
         nesterov: bool = False,
         weight_decay: float = 0.0,
         dampening: float = 0.0,
+        coast: bool = False,
     ):
         defaults = {
             "lr": lr,
@@ -43,6 +46,7 @@ class SGD:
             "nesterov": nesterov,
             "weight_decay": weight_decay,
             "dampening": dampening,
+            "coast": coast,
         }
         if not isinstance(params, Iterable):
             raise ConfigError(f"SGD: needs parameters, got a {type(params).__name__}; pass model.parameters()")
@@ -67,7 +71,7 @@ class SGD:
                 w.grad = None
 
     def step(self, *, in_place: bool = False) -> None:
-        """Move every parameter that has a gradient; the others stay, velocity and all.
+        """Move every parameter that has a gradient; the others stay, velocity and all, unless their group coasts.
 
         All new values are computed before the first is put in place: whatever fails, no parameter is left half-updated.
         They are new arrays, so a graph recorded before the step still differentiates at the old values.
@@ -77,16 +81,20 @@ class SGD:
         Raises ShapeError when a gradient does not fit its parameter, GraphError when no parameter has one, DeviceError when the
         model has moved since the last step.
         """
-        moving = [(group, [w for w in group["params"] if w.grad is not None]) for group in self.groups]
-        moving = [(group, params) for group, params in moving if params]
-        if not moving:
+        if all(w.grad is None for group in self.groups for w in group["params"]):
             raise GraphError("SGD.step(): no parameter has a gradient; call loss.backward() first")
-        for w in (w for _, params in moving for w in params):
+        moving = [
+            (group, [w for w in group["params"] if w.grad is not None or (group["coast"] and w.requires_grad)])
+            for group in self.groups
+        ]
+        moving = [(group, params) for group, params in moving if params]
+        for w in (w for _, params in moving for w in params if w.grad is not None):
             if w.grad.shape != w.shape or w.grad.dtype != w.dtype:
                 raise ShapeError(
                     f"SGD.step(): gradient {w.grad.shape} {w.grad.dtype} does not fit its parameter {w.shape} {w.dtype}"
                 )
             array_module(w.data, w.grad)  # DeviceError when they are on two devices
+        for w in (w for _, params in moving for w in params):
             v = self.velocity.get(w)
             if v is not None and device_of(v) != w.device:
                 raise DeviceError(
@@ -103,8 +111,9 @@ class SGD:
     def _moved(self, params, group, *, in_place):
         """New values and velocities of parameters with common settings."""
         settings = {key: group[key] for key in ("lr", "momentum", "dampening", "weight_decay", "nesterov")}
+        gradients = [array_module(w.data).zeros_like(w.data) if w.grad is None else w.grad for w in params]
         velocities = [self.velocity.get(w) for w in params]
-        return moved([w.data for w in params], [w.grad for w in params], velocities, **settings, in_place=in_place)
+        return moved([w.data for w in params], gradients, velocities, **settings, in_place=in_place)
 
 
 @reference
@@ -157,7 +166,7 @@ def _put(new, old):
 
 
 def _check_group(group):
-    known = {"params", "lr", "momentum", "nesterov", "weight_decay", "dampening"}
+    known = {"params", "lr", "momentum", "nesterov", "weight_decay", "dampening", "coast"}
     if unknown := sorted(group.keys() - known):
         raise ConfigError(f"SGD: unknown settings {unknown} in a parameter group; known are {sorted(known)}")
     if not all(isinstance(p, Tensor) for p in group["params"]):

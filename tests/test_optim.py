@@ -46,6 +46,20 @@ def test_without_a_gradient_a_parameter_stays():
     assert b.data.tolist() == [1]
 
 
+def test_a_coasting_parameter_goes_on_by_momentum_and_decay():
+    settings = {"lr": 0.1, "momentum": 0.5, "weight_decay": 0.01, "coast": True}
+    a, b, frozen = (md.Tensor(np.array([value]), requires_grad=True) for value in (1.0, 2.0, 3.0))
+    frozen.requires_grad = False
+    optimizer = SGD([a, b, frozen], **settings)
+    for dw in (1.0, None):  # the second step leaves a out
+        a.grad, b.grad = None if dw is None else np.array([dw]), np.array([0.0])
+        optimizer.step()
+    # v = 1.01, a = 1 - 0.101 = 0.899; then v = 0.505 + 0.00899 = 0.51399, a = 0.899 - 0.051399
+    np.testing.assert_allclose(a.data, [0.847601], rtol=1e-12)
+    assert a.grad is None
+    assert frozen.data == 3
+
+
 def test_a_step_changes_neither_gradient_nor_what_shares_it():
     w = parameter(1.0, 1.0)
     optimizer = SGD([w], lr=0.1, momentum=0.9)
