@@ -16,7 +16,7 @@ from minidense import functional as F
 from minidense.bench import command, contest, table
 from minidense.bench.peer import Peer
 from minidense.bench.trace import BATCH, Trace, trace
-from minidense.bench.work import build, images_and_labels
+from minidense.bench.work import build, images_and_labels, made_for
 from minidense.bench.worker import Ours
 from minidense.errors import ConfigError
 from minidense.optim import SGD
@@ -109,6 +109,20 @@ def test_the_stacks_are_the_convolutions_of_the_papers_networks():
     wide += 9 * 8**2 * (128 * 256 + 3 * 256**2)
     assert trace(build("resnet_20_stack"), 32).multiply_adds("eval") == resnet + 64 * 10
     assert trace(build("wrn_16_4_stack"), 32).multiply_adds("eval") == wide + 256 * 10
+
+
+def test_a_network_gets_the_images_and_classes_that_it_was_made_for():
+    sizes = {name: made_for(name) for name in ("densenet121", "DenseNet-BC-100-12", "resnet-20-stack")}
+    assert sizes == {"densenet121": (224, 1000), "DenseNet-BC-100-12": (32, 10), "resnet-20-stack": (32, 10)}
+    assert command.with_sizes(command.parser().parse_args(["densenet121", "wrn_16_4_stack"])) == [
+        ("densenet121", 224),
+        ("wrn_16_4_stack", 32),
+    ]
+    given = command.parser().parse_args(["densenet121", "--image-size", "64"])
+    assert command.with_sizes(given) == [("densenet121", 64)]
+    assert build("densenet121").classifier.weight.shape[0] == 1000
+    labels = Ours("densenet121", 40, 32, "eval").labels
+    assert 500 < labels.max() < 1000
 
 
 def test_a_trace_survives_its_file(tmp_path):
@@ -249,10 +263,12 @@ def test_the_command_measures_and_writes_every_round(tmp_path):
     done = bench("densenet_13_8", "--batch-size", "2", "--rounds", "1", "--threads", "1", "--json", str(path))
     assert (done.returncode, done.stderr) == (0, "")
     assert max(map(len, done.stdout.splitlines())) <= 120
-    assert "1 thread, batch 2, images 3×32×32, float32, 1 round" in done.stdout
+    assert "1 thread, batch 2, float32, 1 round" in done.stdout
+    assert "12.1 M multiply-adds an image of 32²" in done.stdout
     report = json.loads(path.read_text(encoding="utf-8"))
     assert [(r["model"], r["mode"]) for r in report["results"]] == [("densenet_13_8", m) for m in ("train", "eval")]
     for result in report["results"]:
+        assert result["image_size"] == 32
         ours = result["contenders"]["minidense"]
         (raw,) = ours["rounds"]
         assert raw["seconds"] >= contest.ROUND_SECONDS
@@ -310,6 +326,7 @@ def test_a_row_fits_the_screen_and_a_busy_machine_is_named():
     result = {
         "model": "wide_densenet_bc_40_60",
         "mode": "train",
+        "image_size": 224,
         "parameters": 27_249_082,
         "multiply_adds_per_image": 27_249_082_000,
         "matrix_gflop_per_second": 12345.6,

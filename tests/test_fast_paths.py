@@ -14,6 +14,8 @@ from twins import assert_same, collect, run
 import minidense as md
 from minidense import functional as F
 from minidense import speed, threads
+from minidense.fast.cpu import ways, winograd
+from minidense.fast.cpu.pieces import Piece
 from minidense.models import create
 from minidense.speed import REFERENCES, fast_path, reference, reference_only
 
@@ -87,6 +89,45 @@ def test_a_whole_training_step_equals_the_definitions_in_float64(name, dtype):
     for key, right in expected.items():
         error = abs(found[key] - right).max() / max(abs(right).max(), 1e-12)
         assert error <= TOLERANCE[dtype], (key, error)
+
+
+def small_network_for_large_images(dtype=np.float32):
+    """A stem with stride, pooling and four blocks, as DenseNet-121 has them, with filters enough for Winograd's way."""
+    model = models.densenet_imagenet(blocks=(2, 1, 1, 1), growth_rate=48, classes=5, dtype=dtype)
+    for norm in (m for m in model.modules() if isinstance(m, md.nn.BatchNorm2d)):
+        rng = np.random.default_rng(len(norm.weight.data))
+        norm.weight.data[...] = rng.standard_normal(len(norm.weight.data))
+        norm.running_mean.data[...] = rng.standard_normal(len(norm.weight.data)) / 4
+    images = np.random.default_rng(3).standard_normal((5, 3, 97, 106), np.float32)
+    return model.eval(), md.Tensor(images.astype(dtype))
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_an_evaluation_of_large_images_equals_the_definitions_in_float64(dtype):
+    model, images = small_network_for_large_images(dtype)
+    with md.no_grad():
+        found = model(images).data
+    model, images = small_network_for_large_images(np.float64)
+    with md.no_grad(), reference_only():
+        expected = model(images).data
+    assert_same({"logits": found}, {"logits": expected}, TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("size", [(12, 12), (13, 15), (16, 13)])
+def test_an_image_does_not_see_its_neighbour_in_the_piece(size):
+    """In Winograd's way they lie next to one another, with zeros between; the second time working memory is not new."""
+    weight = np.random.default_rng(0).standard_normal((48, 48, 3, 3))
+    way = winograd.Winograd(ways.TapsOnBothSides(weight))
+    piece = Piece(0, 3, *size)
+    x = np.random.default_rng(1).standard_normal((48, 3, *size))
+    results = []
+    for loud in (1e300, np.nan, 0.0):
+        x[:, 1] = loud
+        out = np.empty((48, piece.pixels))
+        way.transformed(x.reshape(48, -1), piece, piece, out)
+        results.append(out.reshape(48, 3, *size))
+    for found in results[:2]:
+        np.testing.assert_array_equal(found[:, ::2], results[2][:, ::2])
 
 
 def test_running_statistics_are_updated_exactly_once():
@@ -293,6 +334,15 @@ def test_the_same_bits_at_any_number_of_threads(count):
         return zlib.crc32(b"".join(p.grad.tobytes() for p in model.parameters()))
 
     assert bits(count) == bits(2)
+
+
+def test_an_evaluation_has_the_same_bits_at_any_number_of_threads():
+    def bits(count):
+        model, images = small_network_for_large_images()
+        with threads.threads(count), md.no_grad():
+            return model(images).data.tobytes()
+
+    assert bits(1) == bits(2) == bits(3)
 
 
 def test_work_is_shared_out_and_comes_back_in_order():

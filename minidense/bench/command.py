@@ -25,11 +25,12 @@ from ..train import CANNOT_WRITE, DONE, INTERRUPTED, WRONG_COMMAND_LINE
 from . import on_gpu
 from .contest import WorkerError, contest, prepared, worker
 from .table import HEAD, heading, machine, rows
+from .work import made_for
 
 FAILED = 1
 PROGRAM = "minidense bench"
 MODES = {"train": ("train",), "eval": ("eval",), "both": ("train", "eval")}
-FORMAT = 1
+FORMAT = 2  # 1 had one image size for all results, in the settings
 
 
 def parser() -> argparse.ArgumentParser:
@@ -57,7 +58,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--mode", metavar="|".join(MODES), default="both", help="what is timed (default: both)")
     made.add_argument("--batch-size", type=whole, metavar="IMAGES", default=64, help="images in a step (default: 64)")
     made.add_argument(
-        "--image-size", type=whole, metavar="PIXELS", default=32, help="height and width of an image (default: 32)"
+        "--image-size",
+        type=whole,
+        metavar="PIXELS",
+        help="height and width of an image (default: what the model is for)",
     )
     made.add_argument(
         "--threads", type=whole, metavar="THREADS", help="for everybody (default: $MINIDENSE_THREADS, or one a core)"
@@ -91,7 +95,7 @@ def checked(given: argparse.Namespace) -> argparse.Namespace:
     given.threads = thread_count() if given.threads is None else given.threads
     for option, value, most in (
         ("--batch-size", given.batch_size, 100_000),
-        ("--image-size", given.image_size, 10_000),
+        ("--image-size", 1 if given.image_size is None else given.image_size, 10_000),
         ("--threads", given.threads, MOST_THREADS),
         ("--rounds", given.rounds, 100_000),
     ):
@@ -119,24 +123,28 @@ def check_writable(path: str) -> None:
         raise ConfigError(f"--json {path!r}: cannot write there: {why}; name a file in a folder that exists") from None
 
 
+def with_sizes(given: argparse.Namespace) -> list[tuple[str, int]]:
+    """Every model with the size of its images: what was asked for, or what it was made for."""
+    return [(model, given.image_size or made_for(model)[0]) for model in given.models]
+
+
 def measure_on_gpu(given: argparse.Namespace) -> dict[str, Any]:
     """Everything that was asked for, printed as it comes. Returns what the JSON file holds."""
-    against_torch = given.against == "torch"
+    models, against_torch = with_sizes(given), given.against == "torch"
     cards = [asdict(card) for card in gpus()]
     report: dict[str, Any] = {
         "format": FORMAT,
         "machine": {**machine(with_torch=against_torch), "gpus": cards, "cupy": library("gpu").__version__},
-        "settings": {"batch_size": given.batch_size, "image_size": given.image_size, "rounds": given.rounds},
+        "settings": {"batch_size": given.batch_size, "rounds": given.rounds},
         "results": [],
     }
     with tempfile.TemporaryDirectory(prefix="minidense-bench-") as folder:
-        works = prepared(given.models, given.image_size, Path(folder), against_torch=against_torch)
+        works = prepared(models, Path(folder), against_torch=against_torch)
         print(f"{cards[0]['name']}, {given.rounds} rounds in turn; medians", on_gpu.HEAD, sep="\n\n", flush=True)
-        for work in works:
+        for (_, size), work in zip(models, works, strict=True):
             for mode in MODES[given.mode]:
-                result = on_gpu.contest_on_gpu(
-                    work, mode, **report["settings"], precision=given.precision, against_torch=against_torch
-                )
+                how = {**report["settings"], "image_size": size, "precision": given.precision}
+                result = on_gpu.contest_on_gpu(work, mode, **how, against_torch=against_torch)
                 print(on_gpu.rows(result), flush=True)
                 report["results"].append(result)
     return report
@@ -148,11 +156,10 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
         return measure_on_gpu(given)
     settings = {
         "batch_size": given.batch_size,
-        "image_size": given.image_size,
         "threads": given.threads,
         "rounds": given.rounds,
     }
-    against_torch = given.against == "torch"
+    models, against_torch = with_sizes(given), given.against == "torch"
     report: dict[str, Any] = {
         "format": FORMAT,
         "machine": machine(with_torch=against_torch),
@@ -161,13 +168,14 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     }
     first: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="minidense-bench-") as folder, worker("matrix products") as matrices:
-        works = prepared(given.models, given.image_size, Path(folder), against_torch=against_torch)
+        works = prepared(models, Path(folder), against_torch=against_torch)
         matrices.ask("prepare", contender="matrices", threads=given.threads)
         matrices.ask("warm_up")
         print(heading(report["machine"], settings), HEAD, sep="\n\n", flush=True)
-        for work in works:
+        for (_, size), work in zip(models, works, strict=True):
             for mode in MODES[given.mode]:
-                result = contest(work, mode, **settings, against_torch=against_torch, matrices=matrices)
+                how = {**settings, "image_size": size}
+                result = contest(work, mode, **how, against_torch=against_torch, matrices=matrices)
                 print(rows(result, first.setdefault(mode, result)), flush=True)
                 report["results"].append(result)
     for result in report["results"]:

@@ -122,14 +122,16 @@ class Work:
     multiply_adds: dict[str, int]
 
 
-def prepared(models: list[str], image_size: int, folder: Path, *, against_torch: bool) -> list[Work]:
+def prepared(models: list[tuple[str, int]], folder: Path, *, against_torch: bool) -> list[Work]:
     """Trace every model and check its peer, in a process of its own: neither we nor a contender shall have its memory.
+
+    models  (name, height and width of its images)
 
     Raises ConfigError for the first model that cannot be measured, before any is.
     """
     works = []
     with worker("tracing") as tracer:
-        for number, model in enumerate(models):
+        for number, (model, image_size) in enumerate(models):
             file = str(folder / f"{number}.npz")
             works.append(Work(model, file, **tracer.ask("trace", model=model, image_size=image_size, file=file)))
             if against_torch:
@@ -149,13 +151,19 @@ def contest(
     matrices: Worker,
 ) -> dict[str, Any]:
     """All contenders at one model in one mode: every raw round, and what follows from them. Plain values, for JSON."""
-    settings = {"batch_size": batch_size, "image_size": image_size, "mode": mode, "threads": threads}
+    settings = {
+        "model": work.model,
+        "batch_size": batch_size,
+        "image_size": image_size,
+        "mode": mode,
+        "threads": threads,
+    }
     names = [MINIDENSE, *((TORCH, CHANNELS_LAST) if against_torch else ())]
     with ExitStack() as stack:
         workers = {}
         for name in names:
             if name == MINIDENSE:
-                limits, task = {}, {"contender": "minidense", "model": work.model}
+                limits, task = {}, {"contender": "minidense"}
             else:
                 limits = dict.fromkeys(THREAD_VARIABLES, str(threads))
                 task = {"contender": "torch", "trace_file": work.trace_file, "channels_last": name == CHANNELS_LAST}
@@ -195,6 +203,7 @@ def contest(
     return {
         "model": work.model,
         "mode": mode,
+        "image_size": image_size,
         "parameters": work.parameters,
         "multiply_adds_per_image": multiply_adds,
         "matrix_gflop_per_second": matrix_flops / 1e9,

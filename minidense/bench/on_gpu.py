@@ -16,8 +16,9 @@ def contest_on_gpu(
     work: Work, mode: str, *, batch_size: int, image_size: int, rounds: int, precision: str, against_torch: bool
 ) -> dict[str, Any]:
     """All contenders at one model in one mode, in one precision: every raw round, and what follows. Plain values, for JSON."""
-    common = {"batch_size": batch_size, "image_size": image_size, "mode": mode, "threads": 1, "precision": precision}
-    tasks: dict[str, dict[str, Any]] = {MINIDENSE: {"contender": "minidense", "model": work.model, "device": "gpu"}}
+    common = {"model": work.model, "batch_size": batch_size, "image_size": image_size, "mode": mode}
+    common |= {"threads": 1, "precision": precision}
+    tasks: dict[str, dict[str, Any]] = {MINIDENSE: {"contender": "minidense", "device": "gpu"}}
     if against_torch:
         torch = {"contender": "torch", "trace_file": work.trace_file, "channels_last": True, "device": "cuda"}
         tasks |= {EAGER: {**torch, "compiled": False}, COMPILED: {**torch, "compiled": True}}
@@ -45,6 +46,7 @@ def contest_on_gpu(
         "mode": mode,
         "precision": precision,
         "batch_size": batch_size,
+        "image_size": image_size,
         "parameters": work.parameters,
         "multiply_adds_per_image": work.multiply_adds[mode],
         "contenders": contenders,
@@ -73,7 +75,8 @@ def rows(result: dict[str, Any]) -> str:
     """One model in one mode as a few lines under HEAD."""
     lines = [
         f"{result['model']}, {result['mode']}, {result['precision']}, batch {result['batch_size']}: "
-        f"{result['parameters']:,} parameters, {result['multiply_adds_per_image'] / 1e6:,.1f} M multiply-adds an image"
+        f"{result['parameters']:,} parameters, {result['multiply_adds_per_image'] / 1e6:,.1f} M multiply-adds "
+        f"an image of {result['image_size']}²"
     ]
     for name, one in result["contenders"].items():
         low, high = one["images_per_second_range"]

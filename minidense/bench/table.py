@@ -55,12 +55,12 @@ def blas_name() -> str:
 
 def heading(where: dict[str, Any], settings: dict[str, Any]) -> str:
     """The lines above the table."""
-    threads, rounds, size = settings["threads"], settings["rounds"], settings["image_size"]
+    threads, rounds = settings["threads"], settings["rounds"]
     torch = f", PyTorch {where['torch']}" if where["torch"] else ""
     return (
         f"{where['cpu']}, {where['cores']} cores, {where['system']}\n"
         f"minidense {where['minidense']}, Python {where['python']}, NumPy {where['numpy']}, {where['blas']}{torch}\n"
-        f"{threads} {'thread' if threads == 1 else 'threads'}, batch {settings['batch_size']}, images 3×{size}×{size}, float32, "
+        f"{threads} {'thread' if threads == 1 else 'threads'}, batch {settings['batch_size']}, float32, "
         f"{rounds} {'round' if rounds == 1 else 'rounds in turn; medians'}"
     )
 
@@ -69,7 +69,7 @@ def rows(result: dict[str, Any], first: dict[str, Any]) -> str:
     """One model in one mode. `first` is the first model's result in that mode, to which "rel." compares."""
     lines = [
         f"{result['model']}, {result['mode']}: {result['parameters']:,} parameters, "
-        f"{result['multiply_adds_per_image'] / 1e6:,.1f} M multiply-adds an image; "
+        f"{result['multiply_adds_per_image'] / 1e6:,.1f} M multiply-adds an image of {result['image_size']}²; "
         f"matmul {result['matrix_gflop_per_second']:.1f} GFLOP/s"
     ]
     for name, one in result["contenders"].items():

@@ -13,6 +13,7 @@ from ..errors import ConfigError
 from ..nn import BatchNorm2d, Module
 from ..ops import AsType, AvgPool2d, BatchNorm, Conv2d, Dropout, GetItem, Linear, MaxPool2d, Op, Pad, Reshape, Transpose
 from ..speed import reference_only
+from ..summary import multiply_adds
 from ..tensor import Tensor, history, no_grad
 from .work import images_and_labels
 
@@ -113,7 +114,7 @@ def trace(model: Module, image_size: int) -> Trace:
                 leaves.setdefault(t, f"constant {len(leaves)}")
         y, inputs = results[op], [values[t.source] if t.source else leaves[t] for t in op.inputs]
         if isinstance(op, Conv2d | Linear):
-            work = y.size // BATCH * (op.inputs[1].size // op.inputs[1].shape[0])
+            work = multiply_adds(op) // BATCH
             found.forward_multiply_adds += work
             found.free_multiply_adds += 0 if inputs[0] in learned else work
         for kind in (learned, batched):

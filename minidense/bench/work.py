@@ -11,7 +11,7 @@ from ..errors import ConfigError
 from ..nn import BatchNorm2d, Conv2d, Linear, Module, norm_relu, norm_relu_conv
 from ..tensor import Tensor
 
-CLASSES = 10
+PIXELS, CLASSES = 32, 10  # of the stacks
 
 
 class Stack(Module):
@@ -57,16 +57,30 @@ STACKS = {
 
 def build(name: str) -> Module:
     """A network by its name: all that ``models.create`` takes, and the stacks. Raises ConfigError for an unknown name."""
+    plain = is_stack(name)
+    return models.create(name) if plain is None else stack(*STACKS[plain])
+
+
+def made_for(name: str) -> tuple[int, int]:
+    """(pixels a side, classes) of the images that a network was made for. Raises ConfigError for an unknown name."""
+    if is_stack(name) is not None:
+        return PIXELS, CLASSES
+    about = models.about(name)
+    return about.image_shape[1], about.classes
+
+
+def is_stack(name: str) -> str | None:
+    """Which of the stacks a name means, if any. Raises ConfigError where a stack is the nearest to a name that nobody knows."""
     plain = name.replace("-", "_").lower()
     if plain in STACKS:
-        return stack(*STACKS[plain])
+        return plain
     near = difflib.get_close_matches(plain, [*STACKS, *models.names()], n=1, cutoff=0.4)
     if near and near[0] in STACKS:
         raise ConfigError(f"unknown model {name!r}; did you mean {near[0]}?")
-    return models.create(name, classes=CLASSES)
+    return None
 
 
-def images_and_labels(count: int, size: int) -> tuple[numpy.ndarray, numpy.ndarray]:
+def images_and_labels(count: int, size: int, classes: int = CLASSES) -> tuple[numpy.ndarray, numpy.ndarray]:
     """Images (count, 3, size, size) of normal noise and labels (count,), the same in every call."""
     rng = numpy.random.default_rng(0)
-    return rng.standard_normal((count, 3, size, size), numpy.float32), rng.integers(CLASSES, size=count)
+    return rng.standard_normal((count, 3, size, size), numpy.float32), rng.integers(classes, size=count)

@@ -31,7 +31,7 @@ from ..tensor import Tensor, no_grad
 from ..threads import threads
 from .peer import Peer
 from .trace import Trace, trace
-from .work import build, images_and_labels
+from .work import build, images_and_labels, made_for
 
 if sys.platform != "win32":
     import resource
@@ -66,7 +66,7 @@ class Ours:
     """minidense at work on one model."""
 
     def __init__(self, model: str, batch_size: int, image_size: int, mode: str, device: str = "cpu"):
-        images, labels = images_and_labels(batch_size, image_size)
+        images, labels = images_and_labels(batch_size, image_size, made_for(model)[1])
         self.device = device
         self.images, self.labels = to_device(images, device), to_device(labels, device)
         self.model = build(model).to(device).train(mode == "train")
@@ -100,12 +100,14 @@ class Ours:
 class Torch:
     """PyTorch at the same work; `how` goes to Peer."""
 
-    def __init__(self, trace_file: str, batch_size: int, image_size: int, mode: str, threads: int, **how: Any):
+    def __init__(
+        self, model: str, trace_file: str, batch_size: int, image_size: int, mode: str, threads: int, **how: Any
+    ):
         import torch
 
         torch.set_num_threads(threads)
         self.peer = Peer(Trace.load(Path(trace_file), example=False), **how)
-        images, labels = images_and_labels(batch_size, image_size)
+        images, labels = images_and_labels(batch_size, image_size, made_for(model)[1])
         self.images, self.labels = self.peer.tensor(images), self.peer.tensor(labels)
         self.step: Callable[[], Any] = self.train_step if mode == "train" else self.eval_step
 

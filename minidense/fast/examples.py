@@ -75,6 +75,7 @@ def dense_blocks():
             yield partial(block, shape=(6, 9, 5, 5), training=training, last_kernel=1)
             yield partial(block, shape=(3, 9, 4, 1), training=training)
             yield partial(block, shape=(9, 3, 8, 8), training=training, growth_rate=17, layers=1)
+            yield partial(block, shape=(3, 48, 13, 12), training=training, growth_rate=48, layers=2)
 
 
 def stage(rng, dtype, *, kind, shape, filters=7, dropout=0.0, offset=0.0, needs_dx=True, **how):
@@ -129,6 +130,12 @@ def convolutions():
     yield partial(conv2d, shape=(9, 3, 32, 32), filters=8, kernel=(3, 3), padding=1, bias=True, needs_dx=False)
     yield partial(conv2d, shape=(6, 4, 8, 5), filters=5, kernel=(3, 3), padding=1, bias=True)
     yield partial(conv2d, shape=(4, 3, 6, 9), filters=5, kernel=(2, 3), bias=True)
+    # So large that an image is done some lines at a time; and channels enough for Winograd's way.
+    yield partial(conv2d, shape=(1, 3, 131, 130), filters=4, kernel=(7, 7), stride=2, padding=3)
+    yield partial(conv2d, shape=(1, 3, 131, 130), filters=4, kernel=(7, 5), stride=3, padding=2)
+    for shape in ((6, 48, 12, 13), (1, 60, 15, 12), (3, 48, 16, 16)):
+        yield partial(conv2d, shape=shape, filters=50, kernel=(3, 3), padding=1, bias=shape[0] == 3)
+    yield partial(conv2d, shape=(5, 48, 12, 12), filters=100, kernel=(3, 3), padding=1)
     # Images smaller than the kernel, and so narrow that a step to the next column is one to the next row.
     for shape, k in (
         ((2, 3, 1, 2), 5),
@@ -145,6 +152,7 @@ def convolutions():
 # -- batch norm, alone and with what follows ------------------------------------------------------------------------
 
 SHAPES = ((5, 9, 6, 8), (1, 9, 4, 4), (40, 3, 2, 2), (9, 8, 32, 32))
+LARGE = (3, 5, 48, 50)  # a feature map is long enough to be a row of its own
 
 
 def batch_norm(rng, dtype, *, shape, training, running=True, offset=0.0):
@@ -159,7 +167,7 @@ def batch_norm(rng, dtype, *, shape, training, running=True, offset=0.0):
 
 
 def batch_norms():
-    for shape in SHAPES:
+    for shape in (*SHAPES, LARGE):
         yield partial(batch_norm, shape=shape, training=True)
         yield partial(batch_norm, shape=shape, training=False)
     yield partial(batch_norm, shape=SHAPES[0], training=True, running=False)
@@ -173,7 +181,7 @@ def norm_relu(rng, dtype, *, shape, offset=0.0, **how):
 
 def norm_relus():
     for training in (True, False):
-        for shape in SHAPES:
+        for shape in (*SHAPES, LARGE):
             yield partial(norm_relu, shape=shape, training=training, special=True)
         yield partial(norm_relu, shape=SHAPES[0], training=training, offset=100.0)
 
@@ -190,6 +198,8 @@ def norm_relu_convs():
         for filters, kernel, stride, padding in CONVOLUTIONS:
             sizes = {"filters": filters, "kernel": kernel, "stride": stride, "padding": padding}
             yield partial(norm_relu_conv, shape=(6, 9, 8, 7), training=training, special=True, **sizes)
+        sizes = {"filters": 49, "kernel": 3, "stride": 1, "padding": 1}
+        yield partial(norm_relu_conv, shape=(5, 48, 12, 13), training=training, special=True, **sizes)
         for shape, k in (((3, 4, 6, 1), 3), ((1, 3, 2, 3), 7)):
             sizes = {"filters": 4, "kernel": k, "stride": 1, "padding": k // 2}
             yield partial(norm_relu_conv, shape=shape, training=training, **sizes)
@@ -225,13 +235,36 @@ def pooling(rng, dtype, *, kernel, **options):
     return [x, kernel], options
 
 
+def images_alike(rng, dtype, *, shape):
+    """Values of which many are equal, 0 too."""
+    return [Tensor(rng.integers(-2, 3, shape).astype(dtype), requires_grad=True)], {}
+
+
+def max_pooling(rng, dtype, *, shape, kernel, **options):
+    """The same and a kernel: in a window of equal values, the first wins."""
+    [x], _ = images_alike(rng, dtype, shape=shape)
+    return [x, kernel], options
+
+
 def images():
     yield image_batch
 
 
+def rectified():
+    yield partial(images_alike, shape=(3, 5, 100, 101))
+    yield partial(images_alike, shape=(400, 400))
+
+
 def max_pools():
-    yield partial(pooling, kernel=3, stride=2, padding=1)
-    yield partial(pooling, kernel=2, ceil_mode=True)
+    for shape in ((5, 7, 62, 71), (1, 3, 211, 210), (2000, 70, 1, 1)):
+        how = partial(max_pooling, shape=shape)
+        yield partial(how, kernel=3, stride=2, padding=1)
+        yield partial(how, kernel=2, padding=1)
+        yield partial(how, kernel=3, stride=2, padding=1, ceil_mode=True)
+        if shape[2] > 1:
+            yield partial(how, kernel=2, ceil_mode=True)
+            yield partial(how, kernel=5, stride=1, padding=2)
+            yield partial(how, kernel=2, stride=3, ceil_mode=True)
 
 
 def avg_pools():

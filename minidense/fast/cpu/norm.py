@@ -18,6 +18,9 @@ from . import moments
 from .pieces import on_cpu, runs_of
 from .unit import zeros
 
+LONG = 1 << 11  # values in a feature map, from which on each is a row of its own
+SHORT = 1 << 16  # values at a time where the vectors take no room in the cache
+
 
 class Norm(Op):
     """What ops.BatchNorm computes, max(·, 0) of it where `rectify`. Kept for backward: x, and y where `rectify`.
@@ -41,17 +44,19 @@ class Norm(Op):
                 self.mean, self.var = (v.astype(numpy.float64) for v in self.given)
             self.inv_std = 1 / numpy.sqrt(self.var + self.eps)
             y = numpy.empty_like(x)
-            mean, scale, shift = self.by_image(self.mean, self.gamma * self.inv_std, self.beta)
+            maps, runs, vectors = self.laid_out(self.mean, self.gamma * self.inv_std, self.beta)
+            normalised = y.reshape(maps.shape)
 
             def work(run):
-                out = y[run].reshape(-1, mean.size)
-                numpy.subtract(x[run].reshape(out.shape), mean, out=out)
-                out *= scale
-                out += shift
+                out = normalised[run]
+                mean, scale, shift = vectors if len(vectors[0]) == 1 else (v[run] for v in vectors)
+                numpy.subtract(maps[run], mean, out=out)
+                numpy.multiply(out, scale, out=out)
+                numpy.add(out, shift, out=out)
                 if self.rectify:
                     numpy.maximum(out, zeros(out.shape, x.dtype), out=out)
 
-            in_parallel(work, self.runs)
+            in_parallel(work, runs)
         if self.rectify:
             self.y = y
         return y
@@ -97,6 +102,14 @@ class Norm(Op):
 
             in_parallel(work, self.runs)
         return dx, dgamma.astype(x.dtype), dbeta.astype(x.dtype)
+
+    def laid_out(self, *vectors):
+        """x as rows, in runs, and each (C,) beside it: an image in a row, or a feature map where it is long enough for a loop."""
+        n, c, h, w = self.x.shape
+        if h * w < LONG:
+            return self.x.reshape(n, -1), self.runs, [v[None] for v in self.by_image(*vectors)]
+        maps = self.x.reshape(n * c, h * w)
+        return maps, runs_of(maps.shape, SHORT), [numpy.tile(v.astype(self.x.dtype), n)[:, None] for v in vectors]
 
     def by_image(self, *vectors):
         """Each (C,) as a row of C·H·W values."""

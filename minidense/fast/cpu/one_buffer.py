@@ -10,13 +10,13 @@ import numpy
 
 from ...models.densenet import BottleneckLayer
 from ...ops import Op
-from ...threads import scratch, single_threaded_blas
+from ...threads import in_parallel, scratch, single_threaded_blas
 from ..known import norms_of
 from . import moments
 from .norm_relu_conv import halved
 from .pieces import empty_pieces, in_pieces, pieces_of, shared_out
 from .unit import Unit
-from .ways import KeepingSize, PooledPointwise
+from .ways import PooledPointwise, keeping_size
 
 
 class BlockInOneBuffer(Op):
@@ -37,7 +37,7 @@ class BlockInOneBuffer(Op):
     def forward(self, x, *arrays):
         triples = [arrays[i : i + 3] for i in range(0, len(arrays), 3)]
         self.exit: Any = None if self.transition is None else Unit(*triples.pop(), way=PooledPointwise)
-        units = [Unit(*triple, way=KeepingSize) for triple in triples]
+        units = [Unit(*triple, way=keeping_size) for triple in triples]
         self.units = list(zip(units[::2], units[1::2], strict=True)) if self.bottleneck else [(u,) for u in units]
         x = numpy.ascontiguousarray(x)
         n, self.c0, h, w = x.shape
@@ -95,12 +95,15 @@ class BlockInOneBuffer(Op):
 
     def share_by_share(self, x, y):
         """Evaluation: all statistics are there, so some images go through the whole block while they are in the cache."""
-        for i, (layer, units) in enumerate(zip(self.layers, self.units, strict=True)):
-            offset = 0
-            for unit, norm in zip(units, norms_of(layer), strict=True):
+
+        def prepare(number):
+            units, offset = self.units[number], 0
+            for unit, norm in zip(units, norms_of(self.layers[number]), strict=True):
                 fold_running(unit, norm, offset)
-                unit.prepare_forward(shifted=unit is not units[-1] and self.may_shift(i))
+                unit.prepare_forward(shifted=unit is not units[-1] and self.may_shift(number))
                 offset = unit.offset
+
+        in_parallel(prepare, range(len(self.layers)))
         if self.exit is not None:
             fold_running(self.exit, self.transition.norm)
             self.exit.prepare_forward(shifted=True)

@@ -44,15 +44,9 @@ def per_image(function, make, cases):
     fast_path(function, fits=fits, examples=cases)(run)
 
 
-def max_pool(kernel, *, stride=None, padding=0, ceil_mode=False):
-    return ops.MaxPool2d(kernel, stride, padding, ceil_mode)
-
-
 def avg_pool(kernel, *, stride=None, padding=0):
     return ops.AvgPool2d(kernel, stride, padding)
 
 
-per_image(F.relu, ops.ReLU, examples.images)
-per_image(F.max_pool2d, max_pool, examples.max_pools)
 per_image(F.avg_pool2d, avg_pool, examples.avg_pools)
 per_image(F.global_avg_pool2d, ops.GlobalAvgPool2d, examples.images)

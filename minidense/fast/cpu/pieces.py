@@ -117,8 +117,8 @@ def on_cpu(x) -> bool:
     return isinstance(x, Tensor) and x.device == "cpu" and x.dtype.char in "fd" and x.dtype.isnative
 
 
-def runs_of(shape: tuple[int, ...]) -> list[slice]:
-    """A batch (N, ...) in runs of images of about VALUES values, for work that takes the batch as it lies."""
+def runs_of(shape: tuple[int, ...], values: int = VALUES) -> list[slice]:
+    """A batch (N, ...) in runs of images of about so many values, for work that takes the batch as it lies."""
     n, size = shape[0], math.prod(shape[1:])
-    images = max(1, min(VALUES // size, n // 4))
+    images = max(1, min(values // size, n // 4))
     return [slice(start, min(start + images, n)) for start in range(0, n, images)]

@@ -6,13 +6,16 @@ dx)`` adds the piece's share of the weight gradient to `total` (zeros of ``sum_s
 also come as (C, n, H·W), views of a batch, which are copied only where there is no other way.
 """
 
-from functools import cache
+from functools import cache, cached_property
 
 import numpy
 
 from ...ops.window import window
 from ...threads import scratch
 from . import taps
+from .winograd import Winograd, suits
+
+COLUMNS = 1 << 18  # values of the columns of an image that are made at a time
 
 
 def runner(weight, stride=1, padding=0):
@@ -21,8 +24,18 @@ def runner(weight, stride=1, padding=0):
     if stride != 1 or not k_h == k_w == 2 * padding + 1:
         return AnySize(weight, stride, padding)
     if k_h > 1 and f < 2 * c and c < 2 * f:
-        return TapsOnBothSides(weight)
-    return KeepingSize(weight)
+        return quicker(TapsOnBothSides(weight))
+    return keeping_size(weight)
+
+
+def keeping_size(weight):
+    """The same for stride 1, K odd, padding (K − 1)/2, where filters and channels are far from equally many."""
+    return quicker(KeepingSize(weight))
+
+
+def quicker(direct):
+    """That way, or one with fewer products."""
+    return Winograd(direct) if suits(direct.weight) else direct
 
 
 def flat(x):
@@ -39,11 +52,17 @@ class KeepingSize:
     def __init__(self, weight):
         self.weight = weight
         self.f, self.c, self.k, _ = weight.shape
-        self.shares = weight.transpose(2, 3, 0, 1).reshape(-1, self.c)  # (K·K·F, C)
-        # Correlating with the mirrored filters is what brings dy back to x.
-        self.mirrored = weight[:, :, ::-1, ::-1].transpose(2, 3, 1, 0).reshape(-1, self.f)  # (K·K·C, F)
         self.few_filters = self.f <= self.c
-        self.sum_shape = self.shares.shape if self.few_filters else self.mirrored.shape
+        self.sum_shape = self.k**2 * min(self.f, self.c), max(self.f, self.c)
+
+    @cached_property
+    def shares(self):
+        return self.weight.transpose(2, 3, 0, 1).reshape(-1, self.c)  # (K·K·F, C)
+
+    @cached_property
+    def mirrored(self):
+        """Correlating with the mirrored filters is what brings dy back to x."""
+        return self.weight[:, :, ::-1, ::-1].transpose(2, 3, 1, 0).reshape(-1, self.f)  # (K·K·C, F)
 
     def forward(self, x, piece, result, out):
         if self.k == 1:
@@ -86,10 +105,17 @@ class TapsOnBothSides:
     """
 
     def __init__(self, weight):
+        self.weight = weight
         self.f, self.c, self.k, _ = weight.shape
-        self.matrix = weight.transpose(2, 0, 3, 1).reshape(self.k * self.f, -1)  # (K·F, K·C)
-        self.mirrored = weight[:, :, ::-1, ::-1].transpose(2, 1, 3, 0).reshape(self.k * self.c, -1)  # (K·C, K·F)
         self.sum_shape = self.k * self.f, self.k * self.c
+
+    @cached_property
+    def matrix(self):
+        return self.weight.transpose(2, 0, 3, 1).reshape(self.k * self.f, -1)  # (K·F, K·C)
+
+    @cached_property
+    def mirrored(self):
+        return self.weight[:, :, ::-1, ::-1].transpose(2, 1, 3, 0).reshape(self.k * self.c, -1)  # (K·C, K·F)
 
     def forward(self, x, piece, result, out):
         taps.sum_of_rows(self.matrix, taps.columns(x, self.k, piece, "columns"), piece, out)
@@ -106,7 +132,12 @@ class TapsOnBothSides:
 
 
 class AnySize:
-    """Any kernel, stride and padding: the pixels that each output sees are copied side by side, one product does the rest."""
+    """Any kernel, stride and padding: the pixels that each output sees are copied side by side, one product does the rest.
+
+    They are copied in two steps. First the K' columns that a line of outputs sees, s apart, become K' lines without gaps, sorted by the
+    phase of their row (row mod s). What an output line sees through row p of the kernel is then a line of phase p mod s, ⌊p/s⌋ further
+    on, and many lines follow one another: the second step, K times as much, copies long rows.
+    """
 
     def __init__(self, weight, stride, padding):
         self.weight, self.stride, self.padding = weight, stride, padding
@@ -115,11 +146,19 @@ class AnySize:
         self.sum_shape = self.matrix.shape
 
     def forward(self, x, piece, result, out):
-        numpy.matmul(self.matrix, self.columns(x, piece, result), out=out)
+        lines = self.lines(x, piece, result)
+        rows = result.height
+        if piece.images == 1:  # some lines at a time, so that their columns stay in the cache
+            rows = max(1, COLUMNS // (self.matrix.shape[1] * result.width))
+        for start in range(0, result.height, rows):
+            stop = min(start + rows, result.height)
+            part = out if rows >= result.height else out[:, start * result.width : stop * result.width]
+            numpy.matmul(self.matrix, self.columns(lines, start, stop, result), out=part)
 
     def backward(self, x, dy, piece, result, total, dx):
         dy = flat(dy)
-        numpy.add(total, numpy.matmul(dy, self.columns(x, piece, result).T), out=total)
+        columns = self.columns(self.lines(x, piece, result), 0, result.height, result)
+        numpy.add(total, numpy.matmul(dy, columns.T), out=total)
         if dx is None:
             return
         dcolumns = scratch("columns", (self.matrix.shape[1], result.pixels), dy.dtype)
@@ -133,18 +172,30 @@ class AnySize:
         piece_of_dx = dx.reshape(self.c, piece.images, piece.height, piece.width)
         piece_of_dx[...] = self.inside(padded, piece)
 
-    def columns(self, x, piece, result):
-        """(K·K'·C, P'): what each of the P' outputs sees."""
-        padded = self.space(piece, x.dtype)
-        if self.padding:
-            padded[...] = 0
-        self.inside(padded, piece)[...] = x.reshape(self.c, piece.images, piece.height, piece.width)
-        columns = scratch("columns", (self.matrix.shape[1], result.pixels), x.dtype)
-        places = columns.reshape(self.k_h, self.k_w, self.c, result.images, result.height, result.width)
-        for p in range(self.k_h):
+    def lines(self, x, piece, result):
+        """(s, K', C, n, lines, W'): for phase φ and column q, line i holds x[i·s + φ, j·s + q] for every j, all inside the border."""
+        s, pad, x = self.stride, self.padding, x.reshape(self.c, piece.images, piece.height, piece.width)
+        count = result.height + (self.k_h - 1) // s
+        sizes = min(s, self.k_h), self.k_w, self.c, piece.images, count, result.width
+        lines = scratch("lines", sizes, x.dtype)
+        for phase in range(sizes[0]):
+            rows, from_rows = reach(phase - pad, s, piece.height, count)
             for q in range(self.k_w):
-                places[p, q] = self.seen_by(p, q, padded, result)
-        return columns
+                places, from_columns = reach(q - pad, s, piece.width, result.width)
+                here = lines[phase, q]
+                here[:, :, rows, places] = x[:, :, from_rows, from_columns]
+                here[:, :, : rows.start], here[:, :, rows.stop :] = 0, 0
+                here[..., : places.start], here[..., places.stop :] = 0, 0
+        return lines
+
+    def columns(self, lines, start, stop, result):
+        """(K·K'·C, P'): what the outputs in lines `start` to `stop` see."""
+        rows = self.k_w * self.c, result.images, stop - start, result.width
+        columns = scratch("columns", (self.k_h, *rows), lines.dtype)
+        for p in range(self.k_h):
+            first = start + p // self.stride
+            columns[p] = lines[p % self.stride, :, :, :, first : first + stop - start].reshape(rows)
+        return columns.reshape(self.matrix.shape[1], -1)
 
     def space(self, piece, dtype):
         pad = 2 * self.padding
@@ -159,6 +210,14 @@ class AnySize:
 
     def dweight(self, total):
         return total.reshape(self.f, self.k_h, self.k_w, self.c).transpose(0, 3, 1, 2)
+
+
+def reach(offset, stride, size, count):
+    """Those i of 0 … count − 1 for which place i·stride + offset is one of 0 … size − 1, and these places: two slices."""
+    first = min(max(0, -(offset // stride)), count)
+    last = max(first, min(count, (size - 1 - offset) // stride + 1))
+    start = max(0, first * stride + offset)
+    return slice(first, last), slice(start, start + (last - first) * stride, stride)
 
 
 class PooledPointwise:

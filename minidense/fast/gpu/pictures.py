@@ -115,16 +115,15 @@ def constants(xp: Any, values: tuple[float, ...]) -> Any:
     return xp.asarray(numpy.array(values, numpy.float32))
 
 
-def fits_prepared(images, chosen, mean, std, *, key=None, padding=0, flip=False):
-    xp = array_module(images, chosen)
-    return (
-        xp is not numpy and images.dtype == "uint8" and chosen.dtype == "int64" and images.ndim == 4 and len(chosen) > 0
-    )
+def fits_prepared(images, chosen, mean, std, *, key=None, padding=0, flip=False, reflect=False):
+    if array_module(images, chosen) is numpy or reflect:  # the kernel knows no border but zeros
+        return False
+    return images.dtype == "uint8" and chosen.dtype == "int64" and images.ndim == 4 and len(chosen) > 0
 
 
 @fast_path(prepared, fits=fits_prepared, examples=examples.pictures)
-def prepared_on_gpu(pictures, chosen, mean, std, *, key=None, padding=0, flip=False):
-    """data.prepared in one launch, with the same choices. The result lies as the first convolution reads it."""
+def prepared_on_gpu(pictures, chosen, mean, std, *, key=None, padding=0, flip=False, reflect=False):
+    """data.prepared with a border of zeros in one launch, with the same choices. The result lies as the first convolution reads it."""
     xp, (_, c, h, w) = array_module(pictures, chosen), pictures.shape
     n = len(chosen)
     y = xp.empty((c, n * h * w), "float32")
