@@ -16,6 +16,7 @@ from .errors import (
 )
 from .tensor import Tensor, no_grad
 from .version import __version__
+from .weights import load_weights
 
 from . import fast  # isort: skip  # noqa: F401  the twins register themselves with the definitions above
 
@@ -35,6 +36,7 @@ __all__ = [
     "array_module",
     "data",
     "functional",
+    "load_weights",
     "models",
     "nn",
     "no_grad",

@@ -118,7 +118,7 @@ def save_weights(weights: dict[str, numpy.ndarray], path: str | Path) -> None:
     write_whole(Path(path), safetensors.numpy.save(weights))
 
 
-def load_weights(path: str | Path) -> dict[str, numpy.ndarray]:
+def read_weights(path: str | Path) -> dict[str, numpy.ndarray]:
     """Read a state_dict from a safetensors file, for model.load_state_dict(...). Raises CheckpointError when it cannot be read."""
     return _read(Path(path))[0]
 
@@ -126,7 +126,11 @@ def load_weights(path: str | Path) -> dict[str, numpy.ndarray]:
 def _read(path):
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118  not a dictionary
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dictionary
+            for name, array in arrays.items():
+                if array.dtype.isbuiltin != 1:  # the package ml_dtypes, where it is installed, lends NumPy some more
+                    raise TypeError(f"{name} is of type {array.dtype}, which NumPy alone does not have")
+            return arrays, file.metadata() or {}
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file") from None
     # TypeError and AttributeError: a float type that NumPy lacks.

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from minidense import Tensor, models, no_grad, train
 from minidense import functional as F
-from minidense.checkpoint import FORMAT, Checkpoint, Progress, load_weights, save_weights, write_whole
+from minidense.checkpoint import FORMAT, Checkpoint, Progress, read_weights, save_weights, write_whole
 from minidense.errors import CheckpointError
 from minidense.optim import SGD
 
@@ -152,7 +152,7 @@ def test_weights_load_into_a_fresh_model_that_then_computes_the_same(tmp_path):
     model, _ = trained()
     save_weights(model.state_dict(), tmp_path / "weights.safetensors")
     fresh = models.create("densenet_bc_10_4", in_channels=1, seed=77)
-    fresh.load_state_dict(load_weights(tmp_path / "weights.safetensors"))
+    fresh.load_state_dict(read_weights(tmp_path / "weights.safetensors"))
     images = Tensor(np.random.default_rng(1).standard_normal((4, 1, 8, 8), np.float32))
     with no_grad():
         expected, computed = (m.eval()(images).numpy() for m in (model, fresh))
@@ -190,14 +190,14 @@ def test_any_arrays_under_any_names_come_back(tmp_path_factory, entries, seed):
     weights.pop("__metadata__", None)  # the format's own
     file = tmp_path_factory.getbasetemp() / "any.safetensors"
     save_weights(weights, file)
-    assert same_arrays(load_weights(file), weights)
+    assert same_arrays(read_weights(file), weights)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -0.0, 1e-45])
 def test_odd_numbers_come_back_as_they_are(value, tmp_path):
     weights = {"x": np.full(3, value, np.float32), "scalar": np.array(7), "none": np.zeros((0, 3), np.float32)}
     save_weights(weights, tmp_path / "odd")
-    assert same_arrays(load_weights(tmp_path / "odd"), weights)
+    assert same_arrays(read_weights(tmp_path / "odd"), weights)
 
 
 # -- written whole or not at all --------------------------------------------------------------------------------------
@@ -380,7 +380,7 @@ NO_CHECKPOINTS = {
 def test_a_file_that_cannot_be_read_is_refused_by_name(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("file").write_bytes(UNREADABLE[name])
-    for read in (Checkpoint.load, load_weights):
+    for read in (Checkpoint.load, read_weights):
         with pytest.raises(CheckpointError, match="file: ") as refusal:
             read(Path("file"))
         assert "\n" not in str(refusal.value)
@@ -391,7 +391,7 @@ def test_a_file_that_cannot_be_read_is_refused_by_name(name, tmp_path, monkeypat
 def test_a_safetensors_file_that_is_no_checkpoint_is_refused_by_name(name, tmp_path):
     file = tmp_path / "file"
     file.write_bytes(NO_CHECKPOINTS[name])
-    load_weights(file)  # it is a proper safetensors file
+    read_weights(file)  # it is a proper safetensors file
     with pytest.raises(CheckpointError, match="file: "):
         Checkpoint.load(file)
 
@@ -409,7 +409,7 @@ def test_a_checkpoint_of_another_version_is_refused_in_one_line(part, tmp_path, 
     assert "from_the_future" in error
 
 
-@pytest.mark.parametrize("read", [Checkpoint.load, load_weights])
+@pytest.mark.parametrize("read", [Checkpoint.load, read_weights])
 def test_a_file_that_is_not_there_is_refused_by_name(read, tmp_path):
     with pytest.raises(CheckpointError, match="nowhere: no such file"):
         read(tmp_path / "nowhere")
@@ -422,7 +422,7 @@ def test_a_truncated_checkpoint_is_refused(share, saved):
     file, _ = saved
     raw = file.read_bytes()
     file.write_bytes(raw[: int(share * len(raw))])
-    for read in (Checkpoint.load, load_weights):
+    for read in (Checkpoint.load, read_weights):
         with pytest.raises(CheckpointError, match="cannot be read as safetensors"):
             read(file)
 
