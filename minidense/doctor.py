@@ -29,8 +29,7 @@ from .cupy_trouble import (
     refuse_several,
     version_text,
 )
-from .data import DATASETS, load
-from .data.archives import CIFAR10_PLACES
+from .data import DATASETS, PLACES, load
 from .data.datasets import find
 from .errors import ConfigError, DataError, DeviceError, MinidenseError
 from .gpus import gpus, readable, shortage
@@ -47,8 +46,6 @@ PROGRAM = "minidense doctor"
 OK = "ok"
 PROBLEM = "problem"  # something is there and does not work, or was asked for and is not there
 ABSENT = "absent"  # something is not there that not everybody needs
-
-PLACES = {"cifar10": CIFAR10_PLACES}  # of the data sets that do not come with the package
 
 COMPUTES = {"cpu": "CPU computes", "gpu": "GPU computes"}  # what the self-test of a device is called
 REMEDY = {
@@ -164,7 +161,7 @@ def data_set(name: str, missing: str) -> Iterator[Finding]:
     except DataError as error:
         yield Finding(missing, about, str(error))
         return
-    if place.is_file() and not tarfile.is_tarfile(place):
+    if place.suffix == ".gz" and not tarfile.is_tarfile(place):
         yield Finding(PROBLEM, about, f"{place} is not the archive that its name says; remove it and get it again")
     else:
         yield Finding(OK, about, f"found: {place}")

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .config import TrainConfig
-from .data import Dataset, load, training_batches
+from .data import Dataset, training_batches
 from .gpus import available_bytes, peak_bytes
-from .nn import Module
+from .nn import Module, has_chance
 from .optim import SGD
 from .precision import precision
 from .step import steps_as_graph, training_step
@@ -50,14 +50,18 @@ def fitting_batch(
     """
     try:
         let_go(error)
-        dataset = load(config.data, config.data_dir).first(config.limit_train, config.limit_test).to(config.device)
+        dataset = config.dataset()
         most = min(config.batch_size, len(dataset.train_images)) - 1
         found: list[tuple[int, int, int]] = []
+        by_chance = False
         with precision(config.precision), steps_as_graph(False):
             for n in SIZES:
                 if n <= most:
                     try:
-                        found.append((n, *bytes_of_a_step(n, config, dataset, *build(config, dataset))))
+                        model, optimizer = build(config, dataset)
+                        by_chance = has_chance(model)  # then no step is replayed
+                        found.append((n, *bytes_of_a_step(n, config, dataset, model, optimizer)))
+                        del model, optimizer
                     except MemoryError:
                         break
         if len(found) < 2:
@@ -70,7 +74,7 @@ def fitting_batch(
             fixed=training_n - slope * n,
             training=slope,
             testing=(testing_n - testing_m) / (n - m),
-            graphs=config.graph and not config.dropout,
+            graphs=config.graph and not by_chance,
             images=len(dataset.train_images),
         )
         room = (1 - MARGIN) * available_bytes()

@@ -11,15 +11,22 @@ from .backend import synchronise
 from .config import TrainConfig
 from .run_folder import RunFolder
 
-TABLE_HEAD = "  epoch      rate   train loss   acc %   test loss   acc %   images/s       time"
+
+def table_head(config: TrainConfig) -> str:
+    """The head of a run's table; images held out have two columns more."""
+    validation = "  valid loss   acc %" if config.validation else ""
+    return f"  epoch      rate   train loss   acc %{validation}   test loss   acc %   images/s       time"
 
 
 def table_row(record: dict[str, Any], epochs: int) -> str:
-    """A record as one line under TABLE_HEAD."""
+    """A record as one line under the head."""
+    measured = "".join(
+        f"{record[f'{part}_loss']:12.4f} {100 * record[f'{part}_accuracy']:7.2f}"
+        for part in ("train", "validation", "test")
+        if f"{part}_loss" in record
+    )
     return (
-        f"{record['epoch']:3d}/{epochs:<3d} {record['learning_rate']:9.3g} "
-        f"{record['train_loss']:12.4f} {100 * record['train_accuracy']:7.2f} "
-        f"{record['test_loss']:11.4f} {100 * record['test_accuracy']:7.2f} "
+        f"{record['epoch']:3d}/{epochs:<3d} {record['learning_rate']:9.3g} {measured} "
         f"{record['images_per_second']:10.0f} {short_duration(record['seconds']):>10s}"
     )
 
@@ -62,13 +69,18 @@ def short_duration(seconds: float) -> str:
 
 def summary(history: Sequence[dict[str, Any]], config: TrainConfig, folder: RunFolder) -> str:
     """The last lines of a run: what came out, where it lies, and what to try next."""
-    last, seconds = history[-1], sum(record["seconds"] for record in history)
+    seconds = sum(record["seconds"] for record in history)
+    whole = f"{history[-1]['epoch']} epochs and {duration(seconds)} of training"
+    counts, when = history[-1], f"after {whole}"
+    if config.validation:
+        counts = max(history, key=lambda record: record["validation_accuracy"])  # the first of equals
+        when = f"after epoch {counts['epoch']}, the best on the validation images, of {whole}"
     if config.data == "digits":
         hint = "photographs (README: Train on photographs): --model densenet_bc_22_12 --epochs 4 --schedule one_cycle"
     else:
         hint = "the paper's network: --model densenet_bc_100_12"
     return (
-        f"Test accuracy {100 * last['test_accuracy']:.2f} % after {last['epoch']} epochs and {duration(seconds)} of training.\n"
+        f"Test accuracy {100 * counts['test_accuracy']:.2f} % {when}.\n"
         f"Learning curves: {folder.curves}; weights: {folder.path / 'weights.safetensors'}\n"
         f"Next: {hint}; a GPU (README: Use a GPU): --device gpu; the lessons (README: What comes next)"
     )

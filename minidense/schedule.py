@@ -12,7 +12,7 @@ def step_decay(epoch: float, *, start: float, drop_at: Sequence[float], factor: 
 
     epoch      0-based
     start      rate before the first drop
-    drop_at    epochs in increasing order: from each of them on, the lower rate holds
+    drop_at    epochs, whole or not, in increasing order: from each of them on, the lower rate holds
 
     Raises ConfigError when drop_at decreases.
     """
@@ -28,6 +28,11 @@ def paper_drops(epochs: int, fractions: Sequence[float] = (0.5, 0.75)) -> tuple[
     149 at the first rate, 75 at the second and 76 at the third: the drops lie at 149 and 224.
     """
     return tuple(max(math.ceil(fraction * epochs) - 1, 0) for fraction in fractions)
+
+
+def drops(drop_at: Sequence[float], epochs: int) -> tuple[float, ...]:
+    """0-based epochs from which lower rates hold: numbers below 1 are shares of all `epochs`, see ``paper_drops``; others are epochs."""
+    return tuple(paper_drops(epochs, (at,))[0] if at < 1 else at for at in drop_at)
 
 
 def cosine(epoch: float, *, start: float, epochs: float, end: float = 0.0) -> float:

@@ -16,22 +16,22 @@ from typing import Any
 import numpy
 from tqdm import tqdm
 
-from . import functional as F
 from . import models
 from .backend import synchronise
 from .checkpoint import Checkpoint, Progress
 from .config import CommandLine, TrainConfig, parse, resumed_settings
 from .cupy_trouble import in_our_words
-from .data import Dataset, load, prefetch, test_batches, training_batches
+from .data import Dataset, prefetch, test_batches, training_batches
 from .errors import CheckpointError, ConfigError, DataError, DeviceError, DivergenceError
 from .fitting import fitting_batch
 from .gpus import out_of_memory_message
 from .interrupt import Stopped, Stopping, stop_on_ctrl_c
 from .memory import freed_memory_kept
-from .nn import Module, seed_dropout
+from .models import Classifier
+from .nn import has_chance, seed_chance
 from .optim import SGD
 from .precision import precision
-from .report import TABLE_HEAD, forecast, summary, table_row, typical_seconds
+from .report import forecast, summary, table_head, table_row, typical_seconds
 from .run_folder import RunFolder, checkpoint_at, folder_for
 from .step import steps_as_graph, training_step
 from .tensor import Tensor, no_grad
@@ -41,7 +41,7 @@ DONE, WRONG_COMMAND_LINE, DIVERGED, CANNOT_WRITE, NO_MEMORY, INTERRUPTED = 0, 2,
 
 
 def train_epoch(
-    model: Module,
+    model: Classifier,
     optimizer: SGD,
     dataset: Dataset,
     config: TrainConfig,
@@ -57,10 +57,12 @@ def train_epoch(
     batches = training_batches(dataset, size=config.batch_size, seed=seed, augment=config.augment, start=progress.step)
     with closing(prefetch(batches, device=dataset.device)) as ready:
         for images, labels in ready:
+            now = progress.epoch + progress.step / steps
+            model.at_epoch(now)
             for group in optimizer.groups:
-                group["lr"] = config.learning_rate_at(progress.epoch + progress.step / steps)
-            if config.dropout:
-                seed_dropout(model, (3, *seed, progress.step))
+                group["lr"] = config.learning_rate_at(now) * group.get("times", 1.0)
+            if has_chance(model):
+                seed_chance(model, (3, *seed, progress.step))
             logits, loss = training_step(model, optimizer, images, labels)
             tally.add(logits, loss, labels)
             progress.step += 1
@@ -76,7 +78,7 @@ def train_epoch(
 
 
 def evaluate(
-    model: Module, dataset: Dataset, config: TrainConfig, stopping: Stopping | None = None
+    model: Classifier, dataset: Dataset, config: TrainConfig, stopping: Stopping | None = None
 ) -> tuple[float, float]:
     """Mean loss and accuracy (a fraction) on the test images, in evaluation mode and without recording."""
     model.eval()
@@ -86,7 +88,7 @@ def evaluate(
     with no_grad(), closing(prefetch(batches, device=dataset.device)) as ready:
         for images, labels in ready:
             logits = model(Tensor(images))
-            tally.add(logits, F.cross_entropy(logits, labels), labels)
+            tally.add(logits, model.criterion(logits, labels), labels)
             if stopping is not None and stopping.asked:
                 raise Stopped
     tally.read()
@@ -121,12 +123,14 @@ def fit(
     *,
     folder: RunFolder | None = None,
     saved: Checkpoint | None = None,
+    note: str = "",
     say: Callable[[str], Any] = print,
 ) -> list[dict[str, Any]]:
     """Train as `config` says and keep everything in a run folder; returns one record an epoch, as in log.jsonl.
 
     folder  where to; else what config.out says
     saved   a checkpoint to go on from
+    note    what the report begins with
     say     receives each line of the report
 
     Raises KeyboardInterrupt after Ctrl-C, when the state has been saved; a second Ctrl-C does not wait.
@@ -140,7 +144,7 @@ def fit(
         in_our_words(),
         stop_on_ctrl_c() as stopping,
     ):
-        dataset = load(config.data, config.data_dir).first(config.limit_train, config.limit_test).to(config.device)
+        dataset = config.dataset()
         model, optimizer = build(config, dataset)
         history: list[dict[str, Any]] = []
         progress = Progress()
@@ -153,14 +157,17 @@ def fit(
         def save():
             run.save(Checkpoint.of(model, optimizer, config=asdict(config), history=history, progress=progress))
 
+        if note:
+            say(note)
+        validated = f"validated on {len(dataset.validation_images):,}, " if config.validation else ""
         say(
             f"{config.model}: {model.parameter_count():,} parameters, on {len(dataset.train_images):,} {config.data} images, "
-            f"tested on {len(dataset.test_images):,}; run folder {run}"
+            f"{validated}tested on {len(dataset.test_images):,}; run folder {run}"
         )
         epochs_left = config.epochs - progress.epoch
         if epochs_left:
             say(forecast(epochs_left, seconds_per_epoch(config, dataset), config))
-            say(TABLE_HEAD)
+            say(table_head(config))
         try:
             while progress.epoch < config.epochs:
                 steps = steps_in_epoch(dataset, config)
@@ -168,9 +175,12 @@ def fit(
                 with tqdm(desc=name, total=steps, initial=progress.step, unit="step", leave=False, disable=None) as bar:
                     train_epoch(model, optimizer, dataset, config, progress, stopping, bar)
                     bar.set_description_str(f"{name}, testing")
-                    test_loss, test_accuracy = evaluate(model, dataset, config, stopping)
-                refuse_divergence(test_loss, f"on the test images after epoch {progress.epoch + 1}")
-                history.append(record_of(config, progress, test_loss, test_accuracy))
+                    found = {"test": evaluate(model, dataset, config, stopping)}
+                    if config.validation:
+                        found["validation"] = evaluate(model, dataset.validating(), config, stopping)
+                for part, (loss, _) in found.items():
+                    refuse_divergence(loss, f"on the {part} images after epoch {progress.epoch + 1}")
+                history.append(record_of(config, progress, found))
                 progress = Progress(epoch=progress.epoch + 1)
                 save()
                 run.draw(history, title=f"{config.model} on {config.data}")
@@ -191,24 +201,44 @@ def refuse_divergence(loss: float, where: str) -> None:
         raise DivergenceError(f"the loss became {loss} {where}: training has diverged. Try a lower --learning-rate")
 
 
-def build(config: TrainConfig, dataset: Dataset) -> tuple[Module, SGD]:
+def build(config: TrainConfig, dataset: Dataset) -> tuple[Classifier, SGD]:
     """The network and the optimiser that the settings ask for."""
     model = models.create(
         config.model,
         classes=len(dataset.class_names),
         in_channels=dataset.train_images.shape[1],
-        dropout=config.dropout,
         seed=config.seed,
         device=config.device,
+        **({} if config.dropout is None else {"dropout": config.dropout}),
     )
+    groups = parameter_groups(model, config)
     optimizer = SGD(
-        model.parameters(),
+        [{key: value for key, value in group.items() if key != "times"} for group in groups],
         lr=config.learning_rate,
         momentum=config.momentum,
-        nesterov=config.momentum > 0,
-        weight_decay=config.weight_decay,
+        nesterov=config.nesterov and config.momentum > 0,
+        coast=True,  # as do the frameworks of all these papers
     )
+    for group, wanted in zip(optimizer.groups, groups, strict=True):
+        group["times"] = wanted["times"]
+        group["lr"] *= wanted["times"]
     return model, optimizer
+
+
+def parameter_groups(model: Classifier, config: TrainConfig) -> list[dict[str, Any]]:
+    """All parameters, together where they have the same weight decay and learn at the same `times` the learning rate.
+
+    A bias is what is called so, β of batch norm included. Caffe: twice the rate and no weight decay for biases.
+    """
+    last = set(model.last_layer.parameters())
+    groups: dict[tuple[float, float], list[Any]] = {}
+    for name, w in model.named_parameters():
+        is_bias = name.rpartition(".")[2] == "bias"
+        times = (config.bias_rate if is_bias else 1.0) * (config.last_layer_rate if w in last else 1.0)
+        times *= next((share for start, share in model.rates.items() if name.startswith(start)), 1.0)
+        decay = 0.0 if is_bias and not config.bias_decay else config.weight_decay
+        groups.setdefault((times, decay), []).append(w)
+    return [{"params": params, "times": times, "weight_decay": decay} for (times, decay), params in groups.items()]
 
 
 def steps_in_epoch(dataset: Dataset, config: TrainConfig) -> int:
@@ -216,18 +246,20 @@ def steps_in_epoch(dataset: Dataset, config: TrainConfig) -> int:
     return -(-len(dataset.train_images) // config.batch_size)
 
 
-def record_of(config: TrainConfig, progress: Progress, test_loss: float, test_accuracy: float) -> dict[str, Any]:
-    """One line of log.jsonl. Losses in nats, accuracies as fractions; epoch counts from 1, the rate is that of its first step."""
-    return {
+def record_of(config: TrainConfig, progress: Progress, found: dict[str, tuple[float, float]]) -> dict[str, Any]:
+    """One line of log.jsonl. Losses in nats, accuracies as fractions; epoch counts from 1, the rate is that of its first step.
+
+    found  loss and accuracy on "test" and, where some images are held out, "validation"
+    """
+    record = {
         "epoch": progress.epoch + 1,
         "learning_rate": config.learning_rate_at(progress.epoch),
         "train_loss": progress.loss / progress.images,
         "train_accuracy": progress.hits / progress.images,
-        "test_loss": test_loss,
-        "test_accuracy": test_accuracy,
-        "images_per_second": progress.images / progress.seconds,
-        "seconds": progress.seconds,
     }
+    for part, (loss, accuracy) in found.items():
+        record |= {f"{part}_loss": loss, f"{part}_accuracy": accuracy}
+    return record | {"images_per_second": progress.images / progress.seconds, "seconds": progress.seconds}
 
 
 def seconds_per_epoch(config: TrainConfig, dataset: Dataset) -> float:
@@ -247,7 +279,8 @@ def seconds_per_epoch(config: TrainConfig, dataset: Dataset) -> float:
     step = typical_seconds(train_step, config.device)
     model.eval()
     test = typical_seconds(test_step, config.device)
-    return (step * len(dataset.train_images) + test * len(dataset.test_images)) / len(labels)
+    tested = len(dataset.test_images) + config.validation
+    return (step * len(dataset.train_images) + test * tested) / len(labels)
 
 
 def plan(line: CommandLine) -> tuple[TrainConfig, RunFolder, Checkpoint | None]:
@@ -274,8 +307,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """python -m minidense.train. Exit codes: 0 done, 2 wrong command line, 3 diverged, 4 cannot write, 5 no memory, 130 interrupted."""
     config = None
     try:
-        config, folder, saved = plan(parse(argv))
-        history = fit(config, folder=folder, saved=saved)
+        line = parse(argv)
+        config, folder, saved = plan(line)
+        history = fit(config, folder=folder, saved=saved, note=line.note)
         print(summary(history, config, folder))
         return DONE
     except (ConfigError, DataError, DeviceError, CheckpointError) as error:

@@ -39,8 +39,10 @@ from minidense.data import (
     normalise,
     prefetch,
     prepared,
+    svhn,
     test_batches,
     training_batches,
+    whitening,
 )
 from minidense.data.loader import batch_key
 from minidense.data.pickles import read_literals
@@ -308,6 +310,227 @@ def test_reading_an_archive_writes_no_file(tmp_path, small):
     place = write(tmp_path / PYTHON_ARCHIVE, python_files())
     archives.read_cifar10(place)
     assert list(tmp_path.iterdir()) == [place]
+
+
+# -- CIFAR-100: two files, two labels an image ------------------------------------------------------------------------
+
+
+def cifar100_parts() -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Coarse labels, fine labels and pixel rows for each of the two files."""
+    rng = np.random.default_rng(8)
+    return {
+        name: (rng.integers(0, 20, n), rng.integers(0, 100, n), rng.integers(0, 256, (n, 3072), np.uint8))
+        for name, n in (("train", 5 * RECORDS), ("test", RECORDS))
+    }
+
+
+PARTS100 = cifar100_parts()
+
+
+def binary100() -> dict[str, bytes]:
+    return {
+        f"{name}.bin": np.column_stack([coarse.astype(np.uint8), fine.astype(np.uint8), pixels]).tobytes()
+        for name, (coarse, fine, pixels) in PARTS100.items()
+    }
+
+
+def python100() -> dict[str, bytes]:
+    """The key is longer by five letters: everything else is as in CIFAR-10's files."""
+    return {
+        name: python2_pickle(fine, pixels, name.encode()).replace(text(b"labels"), text(b"fine_labels"))
+        for name, (_, fine, pixels) in PARTS100.items()
+    }
+
+
+@pytest.mark.parametrize("name", archives.CIFAR100_PLACES)
+def test_all_four_forms_of_cifar100_read_to_the_same_images_and_fine_labels(name, tmp_path, small):
+    place = write(tmp_path / name, binary100() if "bin" in name else python100())
+    found = archives.read_cifar100(place)
+    for (images, labels), (_, fine, pixels) in zip((found[:2], found[2:]), PARTS100.values(), strict=True):
+        assert (images.dtype, labels.dtype, images.shape[1:]) == (np.uint8, np.int64, (3, 32, 32))
+        np.testing.assert_array_equal(labels, fine)
+        np.testing.assert_array_equal(images.reshape(-1, 3072), pixels)
+
+
+@pytest.mark.parametrize("size", [0, 20 * 3074 - 1, 20 * 3073])
+def test_a_file_of_cifar100_of_the_wrong_size_is_named(size, tmp_path, small):
+    place = write(tmp_path / archives.CIFAR100_PLACES[0], {**binary100(), "test.bin": bytes(size)})
+    with pytest.raises(DataError, match=r"test\.bin: .*20 records of 3,074 bytes are 61,480"):
+        archives.read_cifar100(place)
+
+
+@pytest.mark.parametrize("form", [binary100, python100])
+def test_fine_label_100_is_refused(form, tmp_path, small, monkeypatch):
+    coarse, fine, pixels = PARTS100["test"]
+    monkeypatch.setitem(PARTS100, "test", (coarse, np.where(np.arange(RECORDS) == 7, 100, fine), pixels))
+    place = write(tmp_path / archives.CIFAR100_PLACES[0 if form is binary100 else 2], form())
+    with pytest.raises(DataError, match=r"test.*labels must lie in 0 … 99, found \d+ … 100"):
+        archives.read_cifar100(place)
+
+
+def test_cifar10_in_the_place_of_cifar100_is_refused(tmp_path, small):
+    """Renamed, its files are of the wrong size or lack the fine labels."""
+    train = b"".join(content for name, content in binary_files().items() if "data" in name)
+    place = write(
+        tmp_path / archives.CIFAR100_PLACES[0], {"train.bin": train, "test.bin": binary_files()["test_batch.bin"]}
+    )
+    with pytest.raises(DataError, match=r"train\.bin"):
+        archives.read_cifar100(place)
+    place = write(tmp_path / archives.CIFAR100_PLACES[2], {**python100(), "test": python_files()["test_batch"]})
+    with pytest.raises(DataError, match="test: does not hold 20 images"):
+        archives.read_cifar100(place)
+
+
+def test_an_oversized_file_of_cifar100_is_not_even_read(tmp_path, small):
+    place = write(tmp_path / archives.CIFAR100_PLACES[0], binary100())
+    with open(place / "train.bin", "wb") as file:
+        file.truncate(archives.LARGE_MEMBER_BYTES + 1)
+    with memory_below(4_000_000), pytest.raises(DataError, match=r"train\.bin: 175,000,001 bytes"):
+        archives.read_cifar100(place)
+
+
+# -- SVHN: .mat files -------------------------------------------------------------------------------------------------
+
+IMAGES = {"train": 30, "extra": 50, "test": 20}  # in the fake files
+
+
+def house_numbers(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images (n, 3, 32, 32) and digits (n,), all ten among them."""
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (n, 3, 32, 32), np.uint8), rng.permutation(np.arange(n) % 10)
+
+
+@pytest.fixture
+def svhn_folder(tmp_path, monkeypatch):
+    """The three files as MATLAB would have written them: images last, 10 for the digit 0."""
+    savemat = pytest.importorskip("scipy.io").savemat
+    monkeypatch.setattr(svhn, "IMAGES", IMAGES)
+    monkeypatch.setattr(datasets, "SVHN_IMAGES", IMAGES)
+    (tmp_path / "svhn").mkdir()
+    for seed, (part, n) in enumerate(IMAGES.items()):
+        images, digits = house_numbers(n, seed)
+        content = {"X": images.transpose(2, 3, 1, 0), "y": np.where(digits == 0, 10, digits)[:, None].astype(np.uint8)}
+        savemat(tmp_path / "svhn" / f"{part}_32x32.mat", content, do_compression=True)
+    return tmp_path / "svhn"
+
+
+def test_svhn_is_its_train_and_extra_files_and_10_means_0(svhn_folder):
+    found = load("svhn", svhn_folder)
+    (a, a_digits), (b, b_digits), (c, c_digits) = (house_numbers(n, seed) for seed, n in enumerate(IMAGES.values()))
+    np.testing.assert_array_equal(found.train_images, np.concatenate([a, b]))
+    np.testing.assert_array_equal(found.train_labels, np.concatenate([a_digits, b_digits]))
+    np.testing.assert_array_equal(found.test_images, c)
+    np.testing.assert_array_equal(found.test_labels, c_digits)
+    assert (found.train_images.dtype, found.train_labels.dtype) == (np.uint8, np.int64)
+    assert found.class_names == tuple("0123456789")
+
+
+def test_svhn_is_divided_by_255_and_never_moved_or_mirrored(svhn_folder):
+    found = load("svhn", svhn_folder)
+    ((images, labels),) = training_batches(found, size=80, seed=(0,))
+    order = np.random.default_rng((1, 0)).permutation(80)
+    np.testing.assert_array_equal(images, found.train_images[order].astype(np.float32) / np.float32(255))
+    np.testing.assert_array_equal(labels, found.train_labels[order])
+
+
+@pytest.mark.parametrize("data_dir", ["svhn", ".", "svhn/train_32x32.mat"])
+def test_svhn_is_found_in_its_folder_or_beside_it_or_by_its_first_file(data_dir, svhn_folder):
+    assert len(load("svhn", svhn_folder.parent / data_dir).train_labels) == 80
+
+
+def test_svhn_may_lie_where_other_sets_do(svhn_folder):
+    for file in svhn_folder.iterdir():
+        file.rename(svhn_folder.parent / file.name)
+    svhn_folder.rmdir()
+    assert len(load("svhn", svhn_folder.parent).train_labels) == 80
+
+
+def test_a_missing_file_of_svhn_is_named(svhn_folder):
+    (svhn_folder / "extra_32x32.mat").unlink()
+    with pytest.raises(DataError, match=r"extra_32x32\.mat missing"):
+        load("svhn", svhn_folder)
+
+
+def test_without_scipy_svhn_names_what_to_install(svhn_folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "scipy.io", None)  # as if it were not there
+    with pytest.raises(DataError, match=r'pip install "minidense\[svhn\]"'):
+        load("svhn", svhn_folder)
+
+
+def edited_mat(**changes):
+    content = {"X": np.zeros((32, 32, 3, 20), np.uint8), "y": np.ones((20, 1), np.uint8), **changes}
+    return {name: array for name, array in content.items() if array is not None}
+
+
+WRONG_MATS = {
+    "no labels": edited_mat(y=None),
+    "one image less": edited_mat(X=np.zeros((32, 32, 3, 19), np.uint8)),
+    "images first": edited_mat(X=np.zeros((20, 32, 32, 3), np.uint8)),
+    "fractions for bytes": edited_mat(X=np.zeros((32, 32, 3, 20))),
+    "label 0": edited_mat(y=np.zeros((20, 1), np.uint8)),
+    "label 11": edited_mat(y=np.full((20, 1), 11)),
+    "label 1.5": edited_mat(y=np.full((20, 1), 1.5)),
+    "labels in words": edited_mat(y=np.full((20, 1), "one", object)),
+}
+
+
+@pytest.mark.parametrize("what", WRONG_MATS)
+def test_a_mat_file_that_is_not_svhns_is_refused(what, svhn_folder):
+    from scipy.io import savemat
+
+    savemat(svhn_folder / "test_32x32.mat", WRONG_MATS[what])
+    with pytest.raises(DataError, match=r"test_32x32\.mat"):
+        load("svhn", svhn_folder)
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "a web page", "zeros", "one byte wrong"])
+def test_a_damaged_mat_file_is_named(damage, svhn_folder):
+    file = svhn_folder / "test_32x32.mat"
+    raw = file.read_bytes()
+    damaged = {
+        "empty": b"",
+        "cut": cut_in_half(raw),
+        "a web page": b"<html>log in to the network</html>" * 50,
+        "zeros": bytes(10_000),
+        "one byte wrong": one_byte_wrong(raw),
+    }
+    file.write_bytes(damaged[damage])
+    with pytest.raises(DataError, match=r"test_32x32\.mat"):
+        load("svhn", svhn_folder)
+
+
+def test_a_mat_file_that_claims_more_images_than_there_are_is_refused_before_memory_is_taken(svhn_folder):
+    """Its header says 2³⁰ images; the array would be 3 TB."""
+    from scipy.io import savemat
+
+    file = svhn_folder / "test_32x32.mat"
+    savemat(file, edited_mat())
+    raw = file.read_bytes()
+    size = struct.pack("<4i", 32, 32, 3, 20)
+    assert raw.count(size) == 1
+    file.write_bytes(raw.replace(size, struct.pack("<4i", 32, 32, 3, 2**30)))
+    with memory_below(8_000_000), pytest.raises(DataError, match=r"does not hold 20 images"):
+        load("svhn", svhn_folder)
+
+
+def test_an_oversized_mat_file_is_not_even_opened(svhn_folder):
+    with open(svhn_folder / "extra_32x32.mat", "wb") as file:
+        file.truncate(svhn.MOST_BYTES + 1)
+    with pytest.raises(DataError, match=r"extra_32x32\.mat: 1,500,000,001 bytes"):
+        load("svhn", svhn_folder)
+
+
+def test_imagenet_says_that_it_cannot_be_read_yet_and_what_can_be_done():
+    with pytest.raises(DataError, match=r"^imagenet: .*not part of minidense yet.*summary.*predict") as refusal:
+        load("imagenet")
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", ["cifar100", "svhn"])
+def test_a_missing_set_says_how_to_get_it(name, folders):
+    with pytest.raises(DataError, match=rf"^{name} was not found in .*curl.*http") as refusal:
+        load(name)
+    assert "cifar-10-" not in str(refusal.value)
 
 
 # -- damaged files ----------------------------------------------------------------------------------------------------
@@ -888,6 +1111,274 @@ def test_both_layouts_of_the_real_cifar10_are_equal(cifar10):
         np.testing.assert_array_equal(a, b)
 
 
+# -- the real CIFAR-100, where it is there ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def cifar100():
+    try:
+        return load("cifar100")
+    except DataError as error:
+        pytest.skip(str(error))
+
+
+def test_the_real_cifar100_has_500_training_and_100_test_images_a_class(cifar100):
+    assert (cifar100.train_images.shape, cifar100.test_images.shape) == ((50_000, 3, 32, 32), (10_000, 3, 32, 32))
+    np.testing.assert_array_equal(np.bincount(cifar100.train_labels), [500] * 100)
+    np.testing.assert_array_equal(np.bincount(cifar100.test_labels), [100] * 100)
+    assert len(set(cifar100.class_names)) == 100
+    assert list(cifar100.class_names) == sorted(cifar100.class_names)
+
+
+def test_mean_and_std_of_the_real_cifar100_are_those_of_its_training_part(cifar100):
+    levels, n = np.arange(256), 50_000 * 1024
+    for c in range(3):
+        counts = sum(
+            np.bincount(part[:, c].ravel(), minlength=256) for part in np.array_split(cifar100.train_images, 20)
+        )
+        mean = counts @ levels / n
+        assert cifar100.mean[c] == pytest.approx(mean, abs=0.05)  # printed with one decimal
+        assert cifar100.std[c] == pytest.approx(np.sqrt(counts @ levels**2 / n - mean**2), abs=0.051)
+
+
+@pytest.mark.slow
+def test_both_layouts_of_the_real_cifar100_are_equal_and_its_names_fit_its_kinds(cifar100):
+    folder = datasets.find("cifar100", archives.CIFAR100_PLACES).parent
+    layouts = [
+        [p for p in places if (folder / p).exists()]
+        for places in (archives.CIFAR100_PLACES[:2], archives.CIFAR100_PLACES[2:])
+    ]
+    if not all(layouts):
+        pytest.skip(f"{folder} holds only one of the two layouts")
+    for a, b in zip(*(archives.read_cifar100(folder / places[0]) for places in layouts), strict=True):
+        np.testing.assert_array_equal(a, b)
+    if not (folder / layouts[0][0]).is_dir():
+        return
+    # The coarse label stands before the fine one: kind 0 is aquatic mammals, 14 people, 17 trees.
+    records = np.frombuffer((folder / layouts[0][0] / "test.bin").read_bytes(), np.uint8).reshape(-1, 3074)
+    kinds = {
+        kind: {cifar100.class_names[fine] for fine in np.unique(records[records[:, 0] == kind, 1])}
+        for kind in (0, 14, 17)
+    }
+    assert kinds == {
+        0: {"beaver", "dolphin", "otter", "seal", "whale"},
+        14: {"baby", "boy", "girl", "man", "woman"},
+        17: {"maple_tree", "oak_tree", "palm_tree", "pine_tree", "willow_tree"},
+    }
+
+
+# -- images held out --------------------------------------------------------------------------------------------------
+
+
+def by_number(labels) -> Dataset:
+    """Images that are their own number, with these labels."""
+    labels = np.asarray(labels)
+    images = np.arange(len(labels), dtype=np.uint16)[:, None, None, None] + np.zeros((1, 1, 2, 2), np.uint16)
+    names = tuple(map(str, range(labels.max() + 1)))
+    return Dataset("numbers", images, labels, images[:3], labels[:3], names, (0.0,), (1.0,), 0, False)
+
+
+def numbers_of(images) -> list[int]:
+    return images[:, 0, 0, 0].tolist()
+
+
+@pytest.mark.parametrize("count", [1, 10, 37, 200, 999])
+def test_validation_images_are_apart_from_training_and_nothing_is_lost(count):
+    dataset = by_number(np.random.default_rng(0).integers(0, 10, 1000))
+    held = dataset.hold_out(count)
+    assert len(held.validation_labels) == count
+    assert sorted(numbers_of(held.train_images) + numbers_of(held.validation_images)) == list(range(1000))
+    for images, labels in ((held.train_images, held.train_labels), (held.validation_images, held.validation_labels)):
+        np.testing.assert_array_equal(labels, dataset.train_labels[numbers_of(images)])
+        assert numbers_of(images) == sorted(numbers_of(images))
+    np.testing.assert_array_equal(held.test_images, dataset.test_images)
+
+
+@pytest.mark.parametrize("count", [10, 15, 200])
+def test_validation_images_are_spread_evenly_over_the_classes(count):
+    held = by_number(np.random.default_rng(0).integers(0, 10, 1000)).hold_out(count)
+    counts = np.bincount(held.validation_labels, minlength=10)
+    assert counts.sum() == count
+    assert counts.max() - counts.min() == (count % 10 > 0)
+
+
+def test_a_class_with_too_few_images_gives_what_it_has():
+    held = by_number([0] * 50 + [1] * 3 + [2] * 50).hold_out(31)
+    assert np.bincount(held.validation_labels).tolist() == [14, 3, 14]
+
+
+def test_validation_images_are_chosen_by_chance_but_always_the_same():
+    dataset = by_number(np.arange(1000) % 10)
+    first, again = (numbers_of(dataset.hold_out(100).validation_images) for _ in range(2))
+    assert first == again
+    assert first != list(range(100))
+    assert max(first) > 900
+
+
+def test_a_third_of_svhns_validation_images_are_extra_ones():
+    """400 of each class from its training file and 200 from the extra one, as the Stochastic_Depth code has them; here 40 and 20."""
+    labels = np.random.default_rng(0).permutation(np.arange(5000) % 10)
+    held = replace(by_number(labels), easier_from=1000).hold_out(600)
+    extra = np.array(numbers_of(held.validation_images)) >= 1000
+    np.testing.assert_array_equal(np.bincount(held.validation_labels[~extra]), [40] * 10)
+    np.testing.assert_array_equal(np.bincount(held.validation_labels[extra]), [20] * 10)
+
+
+@pytest.mark.parametrize(("first", "count"), [(900, 300), (1010, 300), (1100, 1090)])
+def test_where_there_are_not_enough_extra_images_others_take_their_place(first, count):
+    held = replace(by_number(np.arange(5000) % 10), easier_from=1000).first(first).hold_out(count)
+    assert len(held.validation_labels) == count
+    assert len(held.train_labels) == first - count
+
+
+def test_something_must_stay_to_train_on():
+    assert by_number([0, 1]).hold_out(0).validation_images is None
+    with pytest.raises(ConfigError, match=r"numbers: of 4 training images 4 are to be held out"):
+        by_number([0, 1, 0, 1]).hold_out(4)
+
+
+def test_validation_images_move_to_the_gpu_too_and_stand_in_for_the_test(device):
+    there = load("digits").first(50, 20).hold_out(10).to(device)
+    assert device_of(there.validation_images) == device_of(there.validation_labels) == device
+    ((images, labels),) = test_batches(there.validating(), size=10)
+    expected = load("digits").first(50, 20).hold_out(10)
+    np.testing.assert_array_equal(to_numpy(labels), expected.validation_labels)
+    np.testing.assert_array_equal(to_numpy(images), normalise(expected.validation_images, expected.mean, expected.std))
+
+
+# -- whole sets treated once ------------------------------------------------------------------------------------------
+
+LEARNT = ("pixel_mean", "pixel_mean_std", "gcn", "zca")
+
+
+def random_set(n: int = 2500, shape=(3, 4, 4), seed: int = 0) -> Dataset:
+    """Photographs of a kind: neighbouring pixels are alike, channels and places have levels of their own."""
+    rng = np.random.default_rng(seed)
+    images = rng.normal(0, 20, (n + 40, *shape)).cumsum(-1) + rng.uniform(60, 180, shape)
+    images = images.clip(0, 255).astype(np.uint8)
+    labels = np.arange(n + 40) % 10
+    return Dataset(
+        "random", images[:n], labels[:n], images[n:], labels[n:], tuple("0123456789"), (9.0,) * 3, (8.0,) * 3, 1, True
+    )
+
+
+def test_channel_and_scale_leave_bytes_and_only_say_what_is_to_be_done():
+    dataset = random_set()
+    assert dataset.normalised("channel") is dataset
+    scaled = dataset.normalised("scale")
+    assert scaled.train_images is dataset.train_images
+    ((images, _),) = test_batches(scaled, size=40)
+    np.testing.assert_array_equal(images, dataset.test_images.astype(np.float32) / np.float32(255))
+
+
+@pytest.mark.parametrize("how", LEARNT)
+def test_what_is_learnt_from_a_set_is_float32_and_needs_nothing_more(how):
+    done = random_set().hold_out(100).normalised(how)
+    for images in (done.train_images, done.validation_images, done.test_images):
+        assert images.dtype == np.float32
+        assert np.isfinite(images).all()
+    ((images, _),) = test_batches(done, size=40)
+    np.testing.assert_array_equal(images, done.test_images)
+
+
+@pytest.mark.parametrize("how", LEARNT)
+def test_only_training_images_are_learnt_from(how):
+    """Other images to validate and to test on change nothing for the training images, and each is treated by itself."""
+    dataset = random_set(1100).hold_out(100)
+    other = replace(
+        dataset, test_images=dataset.test_images[::-1] // 2, validation_images=255 - dataset.validation_images
+    )
+    a, b = dataset.normalised(how), other.normalised(how)
+    np.testing.assert_array_equal(a.train_images, b.train_images)
+    swapped = replace(dataset, test_images=dataset.validation_images, validation_images=dataset.test_images).normalised(
+        how
+    )
+    np.testing.assert_allclose(
+        swapped.validation_images, a.test_images, atol=1e-5
+    )  # the same float32 sums in other batches
+
+
+def test_pixel_mean_takes_the_mean_image_away():
+    dataset = random_set()
+    done = dataset.normalised("pixel_mean")
+    mean = dataset.train_images.astype(np.float64).mean(0)
+    np.testing.assert_allclose(done.train_images, dataset.train_images - mean, atol=1e-4)  # levels to 255 in float32
+    np.testing.assert_allclose(done.test_images, dataset.test_images - mean, atol=1e-4)
+    assert abs(done.train_images.mean(0, dtype=np.float64)).max() < 1e-5
+
+
+def test_pixel_mean_std_also_divides_by_the_deviation_of_all_values():
+    """Of the values as they are, about their one mean: that is when the Stochastic_Depth code computes it."""
+    dataset = random_set()
+    values = dataset.train_images.astype(np.float64)
+    expected = (dataset.test_images - values.mean(0)) / values.std()
+    np.testing.assert_allclose(dataset.normalised("pixel_mean_std").test_images, expected, atol=1e-6)
+
+
+def test_contrast_normalisation_of_an_image_by_hand():
+    """(1, 3, 5, 7) less 4 is (−3, −1, 1, 3), of length √20."""
+    image = np.array([1, 3, 5, 7], np.uint8).reshape(1, 1, 2, 2)
+    expected = np.array([-3, -1, 1, 3]) * 55 / np.sqrt(20)
+    np.testing.assert_allclose(whitening.contrast_normalised(image).ravel(), expected, rtol=1e-6)
+
+
+def test_contrast_normalised_images_have_mean_0_and_length_55():
+    images = random_set().normalised("gcn").train_images.reshape(2500, -1).astype(np.float64)
+    np.testing.assert_allclose(images.mean(1), 0, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(images, axis=1), 55, rtol=1e-6)
+
+
+def test_whitened_training_images_have_a_covariance_near_the_identity():
+    """Along each direction of variance λ what is left is λ/(λ + 0.1); here all but one λ are above 1.
+
+    The one is that of a picture in one colour, which contrast normalisation has taken out of all of them.
+    """
+    dataset = random_set()
+    x, contrast = (dataset.normalised(how).train_images.reshape(2500, -1).astype(np.float64) for how in ("zca", "gcn"))
+    np.testing.assert_allclose(x.mean(0), 0, atol=1e-4)
+    covariance, variances = np.cov(x.T, bias=True), np.linalg.eigvalsh(np.cov(contrast.T, bias=True))
+    left = np.linalg.eigvalsh(covariance)
+    np.testing.assert_allclose(np.sort(left), np.sort(variances / (variances + 0.1)), atol=1e-4)
+    assert variances[1] > 1
+    assert left[1] > 0.9
+    colour = np.full(48, 1 / np.sqrt(48))
+    np.testing.assert_allclose(covariance + np.outer(colour, colour), np.eye(48), atol=0.1)
+
+
+def test_zca_is_the_formula_of_its_docstring():
+    dataset = random_set()
+    contrast = whitening.contrast_normalised(dataset.train_images).reshape(2500, -1).astype(np.float64)
+    variances, directions = np.linalg.eigh(np.cov(contrast.T, bias=True) + 0.1 * np.eye(48))  # as pylearn2 writes it
+    matrix = directions @ np.diag(variances**-0.5) @ directions.T
+    test = whitening.contrast_normalised(dataset.test_images).reshape(40, -1)
+    expected = ((test - contrast.mean(0)) @ matrix).reshape(dataset.test_images.shape)
+    np.testing.assert_allclose(
+        dataset.normalised("zca").test_images, expected, atol=1e-4
+    )  # float32 sums of 48 terms up to 20
+
+
+@pytest.mark.parametrize("how", LEARNT)
+@pytest.mark.parametrize("kind", ["one image", "fewer images than pixels", "all alike", "one colour each", "black"])
+def test_tiny_and_constant_sets_give_finite_numbers(how, kind):
+    dataset = random_set(30)
+    images = {
+        "one image": dataset.train_images[:1],
+        "fewer images than pixels": dataset.train_images,
+        "all alike": dataset.train_images[:1].repeat(30, 0),
+        "one colour each": np.arange(30, dtype=np.uint8)[:, None, None, None].repeat(3, 1).repeat(4, 2).repeat(4, 3),
+        "black": np.zeros((30, 3, 4, 4), np.uint8),
+    }[kind]
+    done = replace(dataset, train_images=images, train_labels=np.arange(len(images)) % 10).normalised(how)
+    for treated in (done.train_images, done.test_images):
+        assert np.isfinite(treated).all()
+        assert abs(treated).max() < 1000
+
+
+def test_an_unknown_normalisation_is_refused():
+    with pytest.raises(ConfigError, match="'mean'; choose one of channel"):
+        random_set(20).normalised("mean")
+
+
 # -- augmentation -----------------------------------------------------------------------------------------------------
 
 
@@ -973,13 +1464,18 @@ def test_crop_starts_at_a_row_and_column_of_the_padded_image(device):
     assert cropped[:, 0].tolist() == [[[0, 0], [0, 1]], [[1, 2], [3, 4]], [[0, 3], [0, 0]], [[3, 4], [0, 0]]]
 
 
-@pytest.mark.parametrize("padding", [1, 2])
-def test_a_crop_is_a_window_of_its_own_padded_image(padding, device):
+BORDERS = {False: "constant", True: "reflect"}  # reflect -> what numpy.pad calls it
+
+
+@pytest.mark.parametrize("reflect", BORDERS)
+@pytest.mark.parametrize("padding", [1, 2, 3])
+def test_a_crop_is_a_window_of_its_own_padded_image(padding, reflect, device):
     images = marked_images(40)
     _, top, left = moves((1, 1), 40, padding=padding, flip=False)
-    cropped = to_numpy(crop(on(device, images), on(device, top), on(device, left), padding=padding))
+    places = (on(device, top), on(device, left))
+    cropped = to_numpy(crop(on(device, images), *places, padding=padding, reflect=reflect))
     for image, y, x, found in zip(images, top, left, cropped, strict=True):
-        padded = np.pad(image, ((0, 0), (padding, padding), (padding, padding)))
+        padded = np.pad(image, ((0, 0), (padding, padding), (padding, padding)), mode=BORDERS[reflect])
         np.testing.assert_array_equal(found, padded[:, y : y + 5, x : x + 4])
 
 
@@ -996,18 +1492,23 @@ def photographs(rng):
     return rng.integers(0, 256, (60, 3, 6, 5), np.uint8), chosen, (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+@pytest.mark.parametrize("reflect", BORDERS)
 @pytest.mark.parametrize(("padding", "flip"), [(2, True), (2, False), (0, True), (0, False)])
-def test_prepared_images_are_normalised_mirrored_padded_and_cropped_one_by_one(padding, flip, device, photographs):
+def test_prepared_images_are_normalised_mirrored_padded_and_cropped_one_by_one(
+    padding, flip, reflect, dtype, device, photographs
+):
     images, chosen, mean, std = photographs
-    key = (2**64 - 5, 11)
-    batch = prepared(on(device, images), on(device, chosen), mean, std, key=key, padding=padding, flip=flip)
+    images = images.astype(dtype)
+    key, options = (2**64 - 5, 11), {"padding": padding, "flip": flip, "reflect": reflect}
+    batch = prepared(on(device, images), on(device, chosen), mean, std, key=key, **options)
     assert batch.dtype == np.float32
     mirrored, top, left = moves(key, len(chosen), padding=padding, flip=flip)
     mean, std = (np.array(v, np.float32)[:, None, None] for v in (mean, std))
     for i, found in enumerate(to_numpy(batch)):
         image = (images[chosen[i]].astype(np.float32) - mean) / std
         image = image[:, :, ::-1] if mirrored[i] else image
-        image = np.pad(image, ((0, 0), (padding, padding), (padding, padding)))
+        image = np.pad(image, ((0, 0), (padding, padding), (padding, padding)), mode=BORDERS[reflect])
         image = image[:, top[i] : top[i] + 6, left[i] : left[i] + 5]
         assert found.tobytes() == image.tobytes(), i
 
@@ -1052,6 +1553,25 @@ def test_augmentation_leaves_its_input_alone(device):
     for result in results:
         result *= 0  # not a view of the input either
     np.testing.assert_array_equal(to_numpy(images), original)
+
+
+def test_crops_of_a_run_may_be_wider_or_see_a_reflection():
+    """In a row of one 1 among zeros, what comes in from the border shows: zeros, or the row again."""
+    images = np.ones((300, 1, 5, 5), np.uint8)
+    dataset = Dataset(
+        "ones", images, np.zeros(300, int), images, np.zeros(300, int), ("one",), (0.0,), (1.0,), 1, False
+    )
+    assert (dataset.cropped(None).crop_padding, dataset.cropped(0).crop_padding, dataset.cropped(3).crop_padding) == (
+        1,
+        0,
+        3,
+    )
+    ((zeros, _),) = training_batches(dataset.cropped(3), size=300, seed=(0,))
+    ((reflected, _),) = training_batches(dataset.cropped(3, reflect=True), size=300, seed=(0,))
+    assert zeros.sum(axis=(1, 2, 3)).min() == 4  # moved by three pixels both ways, 2×2 are left
+    assert (reflected == 1).all()
+    with pytest.raises(ConfigError, match=r"5 pixels off.*at most 4"):
+        dataset.cropped(5)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
@@ -1101,9 +1621,11 @@ def test_a_label_that_names_no_class_does_not_reach_the_gpu(part, label, strict_
         wrong.to(strict_gpu)
 
 
+@pytest.mark.parametrize("reflect", BORDERS)
+@pytest.mark.parametrize("how", ["channel", "pixel_mean"])
 @pytest.mark.parametrize(("start", "augment"), [(0, True), (3, True), (0, False)])
-def test_batches_have_the_same_bits_on_either_device(start, augment, device):
-    digits = replace(load("digits").first(50, 20), flip=True)
+def test_batches_have_the_same_bits_on_either_device(start, augment, how, reflect, device):
+    digits = replace(load("digits").first(50, 20), flip=True).normalised(how).cropped(2, reflect=reflect)
     options = {"size": 8, "seed": (5, 2), "augment": augment}
     here = list(training_batches(digits, **options))[start:] + list(test_batches(digits, size=8))
     digits = digits.to(device)

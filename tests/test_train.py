@@ -1,6 +1,7 @@
 """A training run does what it says: it learns, repeats itself bit for bit, stops and goes on, and fails without damage."""
 
 import csv
+import dataclasses
 import gc
 import json
 import re
@@ -18,10 +19,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from minidense import functional as F
 from minidense import ops, optim, plots, report, run_folder, speed, train
-from minidense.checkpoint import Checkpoint, load_weights
+from minidense.checkpoint import Checkpoint, read_weights
 from minidense.config import TrainConfig, read_toml
-from minidense.data import load
+from minidense.data import Dataset, load
 from minidense.errors import DivergenceError
 from minidense.fast.cpu import unit
 from minidense.optim import SGD
@@ -169,7 +171,7 @@ def test_the_settings_and_the_machine_are_written_down(finished):
 
 def test_the_saved_weights_have_the_accuracy_of_the_log(finished):
     config, dataset, model, _ = parts(seed=9)
-    model.load_state_dict(load_weights(finished.folder / "weights.safetensors"))
+    model.load_state_dict(read_weights(finished.folder / "weights.safetensors"))
     loss, accuracy = train.evaluate(model, dataset, config)
     assert (loss, accuracy) == (finished.history[-1]["test_loss"], finished.history[-1]["test_accuracy"])
 
@@ -179,7 +181,7 @@ def test_the_report_has_a_head_and_a_row_for_each_epoch(finished):
     assert opening == (
         f"densenet_bc_10_4: 2,522 parameters, on 128 digits images, tested on 60; run folder {finished.folder}"
     )
-    assert head == train.TABLE_HEAD
+    assert head == report.table_head(config_of())
     assert len(rows) == 3
     for row, record in zip(rows, finished.history, strict=True):
         assert row.split()[0] == f"{record['epoch']}/3"
@@ -194,7 +196,7 @@ def test_the_report_has_a_head_and_a_row_for_each_epoch(finished):
 def test_the_forecast_is_said_before_training(finished):
     forecasts = [i for i, line in enumerate(finished.lines) if "epoch takes about" in line]
     assert len(forecasts) == 1
-    assert forecasts[0] < finished.lines.index(train.TABLE_HEAD)
+    assert forecasts[0] < finished.lines.index(report.table_head(config_of()))
     assert re.match(r"An epoch takes about [\d.]+ seconds here; 3 of them about [\d.]+ seconds", finished.lines[1])
 
 
@@ -280,6 +282,107 @@ def test_every_step_is_made_with_the_rate_of_its_moment(schedule, tmp_path, quic
         assert rates == pytest.approx([0.1] * 4 + [0.01] * 4 + [0.001] * 8)
 
 
+def test_drops_are_shares_of_the_run_or_epochs():
+    shares, epochs = (
+        TrainConfig(drop_at=(0.5, 0.9), epochs=40),
+        TrainConfig(drop_at=(10, 12.5), drop_factor=0.2, epochs=40),
+    )
+    # As the DenseNet authors round: counted from 1, epoch 20 is the first with half of 40.
+    assert [shares.learning_rate_at(epoch) for epoch in (18.9, 19, 34.9, 35)] == pytest.approx([0.1, 0.01, 0.01, 0.001])
+    assert [epochs.learning_rate_at(epoch) for epoch in (9.9, 10, 12.4, 12.5)] == pytest.approx(
+        [0.1, 0.02, 0.02, 0.004]
+    )
+    assert TrainConfig(drop_at=()).learning_rate_at(299) == 0.1
+
+
+@pytest.mark.parametrize("schedule", ["step", "cosine", "one_cycle"])
+def test_a_warm_up_holds_its_rate_and_then_lets_go(schedule):
+    plain = TrainConfig(schedule=schedule, epochs=20)
+    warm = dataclasses.replace(plain, warmup_epochs=1.5, warmup_rate=0.003)
+    assert [warm.learning_rate_at(epoch) for epoch in (0, 1, 1.49)] == [0.003] * 3
+    for epoch in (1.5, 2, 10, 15, 19):
+        assert warm.learning_rate_at(epoch) == plain.learning_rate_at(epoch)
+
+
+# -- parameters with rates of their own -------------------------------------------------------------------------------
+
+CAFFE = {"bias_rate": 2.0, "bias_decay": False, "last_layer_rate": 0.1, "nesterov": False, "weight_decay": 0.01}
+
+
+def test_by_default_all_parameters_are_one_group():
+    _, _, model, optimizer = parts()
+    (group,) = optimizer.groups
+    assert group["params"] == model.parameters()
+    assert (group["lr"], group["momentum"], group["nesterov"], group["weight_decay"]) == (0.1, 0.9, True, 1e-4)
+
+
+def test_biases_and_the_last_layer_learn_as_caffes_rule_says():
+    """Two steps in float64: v ← 0.9·v + (dw + decay·w), w ← w − times·lr·v, and no decay for biases, β of batch norm among them."""
+    _, dataset, model, optimizer = parts(**CAFFE, augment=False)
+    model.eval()  # running statistics and no dropout: a step's gradients are those that are looked at
+    images, labels = next(train.training_batches(dataset, size=32, seed=(0,), augment=False))
+    expected = {name: w.data.astype(np.float64) for name, w in model.named_parameters()}
+    velocity = dict.fromkeys(expected, 0.0)
+    for _ in range(2):
+        train.training_step(model, optimizer, images, labels)
+        for name, w in model.named_parameters():
+            is_bias = name.endswith("bias")
+            times = (2 if is_bias else 1) * (0.1 if name.startswith("classifier.") else 1)
+            g = w.grad.astype(np.float64) + (0 if is_bias else 0.01) * expected[name]
+            velocity[name] = 0.9 * velocity[name] + g
+            expected[name] = expected[name] - times * 0.1 * velocity[name]
+    assert {"classifier.bias", "features.norm5.bias", "features.conv0.weight"} <= expected.keys()
+    for name, w in model.named_parameters():
+        np.testing.assert_allclose(w.data, expected[name], rtol=1e-4, atol=1e-6, err_msg=name)  # float32
+
+
+def test_groups_keep_their_share_of_the_rate_through_a_run(tmp_path, quick, monkeypatch):
+    seen, original = [], SGD.step
+
+    def step(self):
+        seen.append({group["times"]: group["lr"] for group in self.groups})
+        original(self)
+
+    monkeypatch.setattr(SGD, "step", step)
+    config = config_of(out=str(tmp_path / "run"), **CAFFE)
+    train.fit(config, say=lambda line: None)
+    assert len(seen) == EPOCHS * STEPS
+    for i, rates in enumerate(seen):
+        rate = config.learning_rate_at(i / STEPS)
+        assert rates == {1.0: rate, 2.0: 2 * rate, 0.1: rate * 0.1, 0.2: rate * 0.2}
+
+
+def test_momentum_is_nesterovs_unless_it_is_switched_off():
+    for changes, nesterov in (({}, True), ({"nesterov": False}, False), ({"momentum": 0.0}, False)):
+        assert {group["nesterov"] for group in parts(**changes)[3].groups} == {nesterov}
+
+
+def test_a_network_keeps_its_own_dropout_unless_another_is_asked_for(monkeypatch):
+    asked, create = [], train.models.create
+    monkeypatch.setattr(
+        train.models, "create", lambda name, **options: asked.append(options) or create(name, **options)
+    )
+    for dropout in (None, 0.0, 0.3):
+        parts(dropout=dropout)
+    assert [options.get("dropout", "its own") for options in asked] == ["its own", 0.0, 0.3]
+
+
+def test_before_each_step_the_network_hears_how_far_training_is(monkeypatch):
+    heard = []
+    config, dataset, model, optimizer = parts()
+    monkeypatch.setattr(type(model), "at_epoch", lambda self, epoch: heard.append(epoch))
+    train.train_epoch(model, optimizer, dataset, config, train.Progress(epoch=2), train.Stopping(), silent_bar())
+    assert heard == [2, 2.25, 2.5, 2.75]
+
+
+def test_evaluation_uses_the_networks_own_criterion(monkeypatch):
+    config, dataset, model, _ = parts()
+    monkeypatch.setattr(type(model), "criterion", lambda self, logits, labels: F.squared_hinge(logits, labels))
+    loss, _ = train.evaluate(model, dataset, config)
+    ((images, labels),) = train.test_batches(dataset, size=60)
+    assert loss == pytest.approx(F.squared_hinge(model(train.Tensor(images)), labels).item(), rel=1e-6)
+
+
 # -- the same again ---------------------------------------------------------------------------------------------------
 
 
@@ -294,7 +397,7 @@ def test_the_same_seed_gives_the_same_run_bit_for_bit(finished, tmp_path, quick)
 )
 def test_another_seed_or_setting_gives_other_weights(change, finished, tmp_path, quick):
     train.fit(config_of(out=str(tmp_path / "other"), **change), say=lambda line: None)
-    a, b = (load_weights(folder / "weights.safetensors") for folder in (finished.folder, tmp_path / "other"))
+    a, b = (read_weights(folder / "weights.safetensors") for folder in (finished.folder, tmp_path / "other"))
     assert (a["features.conv0.weight"] != b["features.conv0.weight"]).any()
 
 
@@ -307,7 +410,7 @@ def test_without_augmentation_the_weights_are_others(finished, tmp_path, quick):
 
 def test_every_epoch_has_its_own_order_and_every_step_its_own_dropout(tmp_path, quick, monkeypatch):
     orders, masks = [], []
-    batches, seed_dropout = train.training_batches, train.seed_dropout
+    batches, seed_chance = train.training_batches, train.seed_chance
 
     def noted_batches(*args, **kwargs):
         orders.append([])
@@ -316,7 +419,7 @@ def test_every_epoch_has_its_own_order_and_every_step_its_own_dropout(tmp_path, 
             yield images, labels
 
     monkeypatch.setattr(train, "training_batches", noted_batches)
-    monkeypatch.setattr(train, "seed_dropout", lambda model, seed: masks.append(seed) or seed_dropout(model, seed))
+    monkeypatch.setattr(train, "seed_chance", lambda model, seed: masks.append(seed) or seed_chance(model, seed))
     train.fit(config_of(out=str(tmp_path / "run")), say=lambda line: None)
     assert len(orders) == EPOCHS
     assert sorted(orders[0]) == sorted(orders[1]) == sorted(orders[2])
@@ -487,6 +590,160 @@ def test_no_thread_is_left_after_a_stopped_run(tmp_path, quick, at_step):
     assert "minidense-prefetch" not in [thread.name for thread in threading.enumerate()]
 
 
+# -- recipes with everything ------------------------------------------------------------------------------------------
+
+EVERYTHING = {
+    **CAFFE,
+    "validation": 30,
+    "normalise": "zca",
+    "crop_padding": 2,
+    "padding": "reflect",
+    "drop_at": [1.5, 2],
+    "drop_factor": 0.5,
+    "warmup_epochs": 0.5,
+    "warmup_rate": 0.05,
+}
+
+
+def as_typed(settings: dict) -> list[str]:
+    """The command line of settings."""
+    line = []
+    for name, value in settings.items():
+        option = "--" + name.replace("_", "-")
+        if isinstance(value, bool):
+            line.append(option if value else option.replace("--", "--no-", 1))
+        else:
+            line += [option, *map(str, value if isinstance(value, list) else [value])]
+    return line
+
+
+@pytest.mark.parametrize("step", [1, STEPS - 1, STEPS + 2, EPOCHS * STEPS])
+def test_a_run_with_a_recipe_of_its_own_goes_on_to_the_same_bits(step, tmp_path, quick, at_step, capsys):
+    """98 images to train on are four steps as well."""
+    line = [*command(tmp_path / "whole"), *as_typed(EVERYTHING)]
+    assert train.main(line) == train.DONE
+    at_step(EPOCHS * STEPS + step, ctrl_c)
+    line[line.index(str(tmp_path / "whole"))] = str(tmp_path / "parts")
+    assert train.main(line) == train.INTERRUPTED
+    assert train.main([*line, "--resume", "auto"]) == train.DONE  # what was typed again is what the checkpoint says
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_settings_come_back_from_a_checkpoint_as_they_were(tmp_path, quick):
+    config = config_of(out=str(tmp_path / "run"), epochs=1, **{**EVERYTHING, "drop_at": (0.5, 0.75)})
+    train.fit(config, say=lambda line: None)
+    assert TrainConfig(**Checkpoint.load(tmp_path / "run" / "last.safetensors").config) == config
+    assert TrainConfig(**read_toml(tmp_path / "run" / "config.toml")) == config
+
+
+def test_a_checkpoint_from_before_these_settings_still_resumes(finished, tmp_path, quick, at_step, capsys):
+    """Settings that it lacks have the values that a run had then."""
+    folder = tmp_path / "run"
+    at_step(6, ctrl_c)
+    train.main(command(folder))
+    saved = Checkpoint.load(folder / "last.safetensors")
+    known = {*SETTINGS, "learning_rate", "schedule", "momentum", "weight_decay", "augment", "seed", "device", "out"}
+    config = {key: value for key, value in saved.config.items() if key in known}
+    dataclasses.replace(saved, config=config).save(folder / "last.safetensors")
+    assert train.main(["--resume", str(folder)]) == train.DONE
+    assert_same_run(folder, finished.folder)
+
+
+@pytest.fixture(scope="module")
+def validated(tmp_path_factory):
+    """A run with 28 of its 128 images held out: its folder, history, lines and settings."""
+    folder, lines = tmp_path_factory.mktemp("validated") / "run", []
+    config = config_of(out=str(folder), validation=28, epochs=2)
+    history = train.fit(config, say=lines.append)
+    return SimpleNamespace(folder=folder, history=history, lines=lines, config=config)
+
+
+def test_validation_images_are_reported_beside_the_test(validated):
+    assert list(validated.history[0]) == [
+        *("epoch", "learning_rate", "train_loss", "train_accuracy", "test_loss", "test_accuracy"),
+        *("validation_loss", "validation_accuracy", "images_per_second", "seconds"),
+    ]
+    with open(validated.folder / "metrics.csv", newline="") as file:
+        assert [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)] == validated.history
+    opening, _, head, *rows = validated.lines
+    assert "on 100 digits images, validated on 28, tested on 60; run folder" in opening
+    for row, record in zip(rows, validated.history, strict=True):
+        assert len(row) == len(head)
+        columns = [float(word) for word in row.split()[2:8]]
+        for part, loss, percent in zip(("train", "validation", "test"), columns[::2], columns[1::2], strict=True):
+            assert loss == pytest.approx(record[f"{part}_loss"], abs=5e-5)
+            assert percent == pytest.approx(100 * record[f"{part}_accuracy"], abs=5e-3)
+        assert record["validation_accuracy"] * 28 == pytest.approx(round(record["validation_accuracy"] * 28), abs=1e-9)
+        assert record["images_per_second"] == pytest.approx(100 / record["seconds"])
+
+
+def test_what_is_reported_of_validation_images_is_theirs(validated):
+    dataset = load("digits").first(128, 60).hold_out(28)
+    model, _ = train.build(validated.config, dataset)
+    model.load_state_dict(Checkpoint.load(validated.folder / "last.safetensors").weights())
+    last = validated.history[-1]
+    assert train.evaluate(model, dataset.validating(), validated.config) == (
+        last["validation_loss"],
+        last["validation_accuracy"],
+    )
+    assert train.evaluate(model, dataset, validated.config) == (last["test_loss"], last["test_accuracy"])
+
+
+def test_the_test_that_counts_is_where_validation_images_are_recognised_best(validated):
+    def ends(accuracies, config):
+        history = [
+            {"epoch": i + 1, "seconds": 60.0, "test_accuracy": test, "validation_accuracy": validation}
+            for i, (validation, test) in enumerate(accuracies)
+        ]
+        return report.summary(history, config, run_folder.RunFolder(validated.folder)).splitlines()[0]
+
+    # The best test accuracy of all is not what counts, nor the last; of two equal ones the first does.
+    accuracies = [(0.5, 0.99), (0.9, 0.87), (0.9, 0.88), (0.8, 0.89)]
+    assert ends(accuracies, validated.config) == (
+        "Test accuracy 87.00 % after epoch 2, the best on the validation images, of 4 epochs and 4.0 minutes of training."
+    )
+    assert ends(accuracies, config_of()) == "Test accuracy 89.00 % after 4 epochs and 4.0 minutes of training."
+
+
+def test_without_validation_the_report_is_as_before(finished):
+    assert report.table_head(config_of()) == (
+        "  epoch      rate   train loss   acc %   test loss   acc %   images/s       time"
+    )
+    assert not any("valid" in line for line in finished.lines)
+
+
+@pytest.mark.parametrize(
+    "name", ["nin", "dsn", "fractalnet_c3_b5_drop", "resnet20_stochdepth", "wrn10_1", "highway_19"]
+)
+def test_the_groups_of_other_families_hold_each_parameter_once(name):
+    """Photographs of 32×32 pixels, since these networks are made for them: groups cover each parameter once."""
+    config = TrainConfig(model=name, **CAFFE)
+    images, labels = np.zeros((4, 3, 32, 32), np.uint8), np.arange(4)
+    dataset = Dataset("grey", images, labels, images, labels, tuple("0123456789"), (0.0,) * 3, (1.0,) * 3, 4, True)
+    model, optimizer = train.build(config, dataset)
+    grouped = [w for group in optimizer.groups for w in group["params"]]
+    assert len(grouped) == len(set(grouped)) == len(model.parameters())
+    slow = [
+        name
+        for name, w in model.named_parameters()
+        for g in optimizer.groups
+        if w in g["params"] and g["times"] in (0.1, 0.2)
+    ]
+    assert len(slow) == 2  # weight and bias of the layer that makes the logits
+
+
+def test_a_network_may_have_a_share_of_the_rate_for_some_of_its_layers():
+    """Companions of a Deeply-Supervised Net learn at a thousandth, on top of what the recipe says of biases."""
+    images, labels = np.zeros((4, 3, 32, 32), np.uint8), np.arange(4)
+    dataset = Dataset("grey", images, labels, images, labels, tuple("0123456789"), (0.0,) * 3, (1.0,) * 3, 4, True)
+    model, optimizer = train.build(TrainConfig(model="dsn", bias_rate=2.0), dataset)
+    times = {w: group["times"] for group in optimizer.groups for w in group["params"]}
+    assert {name: times[w] for name, w in model.named_parameters() if name.startswith("companion")} == {
+        f"companion{i}.{part}": share for i in (1, 2, 3) for part, share in (("weight", 0.001), ("bias", 0.002))
+    }
+    assert {times[w] for name, w in model.named_parameters() if not name.startswith("companion")} == {1.0, 2.0}
+
+
 # -- divergence -------------------------------------------------------------------------------------------------------
 
 
@@ -574,7 +831,7 @@ def test_training_counts_loss_and_hits_of_every_image_once():
     loss = hits = 0.0
     for images, labels in train.training_batches(dataset, size=50, seed=(0, 0), augment=False):
         logits = twin(train.Tensor(images))
-        loss += train.F.cross_entropy(logits, labels).item() * len(labels)
+        loss += F.cross_entropy(logits, labels).item() * len(labels)
         hits += (logits.data.argmax(1) == labels).sum()
     assert (progress.images, progress.step) == (128, 3)
     assert progress.hits == hits

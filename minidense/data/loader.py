@@ -36,6 +36,7 @@ def training_batches(
             key=batch_key(seed, number) if augment else None,
             padding=dataset.crop_padding,
             flip=dataset.flip,
+            reflect=dataset.reflect,
         )
         yield images, dataset.train_labels[chosen]
 

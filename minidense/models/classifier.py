@@ -1,5 +1,6 @@
 """What every network here has in common: images in, logits out, and a loss to train it with."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from .. import functional as F
@@ -8,7 +9,12 @@ from ..tensor import Tensor
 
 
 class Classifier(Module):
-    """Images (N, C, H, W) to logits (N, classes). Subclasses write ``forward``; few have a loss of their own."""
+    """Images (N, C, H, W) to logits (N, classes). Subclasses write ``forward``; few have a loss of their own.
+
+    rates  learning rates of single layers as shares of the recipe's, by how the names of their parameters begin
+    """
+
+    rates: Mapping[str, float] = {}
 
     def loss(self, images: Tensor, labels: Any) -> tuple[Tensor, Tensor]:
         """(logits, what training minimises). With everything that only training needs, such as companion classifiers."""

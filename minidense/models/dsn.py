@@ -5,6 +5,7 @@ gradient from close by. The companions are for training only; what is tested is 
 """
 
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy
@@ -19,6 +20,9 @@ from .nin import CIFAR_WIDTHS, NetworkInNetwork
 
 class DeeplySupervisedNet(NetworkInNetwork):
     """The trunk and companion1 … companion3. See ``dsn`` for the arguments."""
+
+    # The companions hand their gradient on in full and hardly learn themselves (blobs_lr in the released files).
+    rates = MappingProxyType({"companion": 0.001})
 
     def __init__(self, *, image_size: int, hinge: bool, companion_epochs: float, classes: int, **trunk: Any):
         # No ReLU after the last cccp layer here: half of the scores have to be negative.

@@ -194,6 +194,8 @@ def fractalnet(
     if not isinstance(columns, int) or not 1 <= columns <= 6:
         raise ConfigError(f"fractalnet: columns must be a whole number from 1 to 6, got {columns!r}")
     dropout = len(widths) * (0.0,) if dropout is None else dropout
+    if not isinstance(dropout, Sequence):
+        raise ConfigError(f"fractalnet: dropout is one rate for each block, got {dropout!r}")
     if len(dropout) != len(widths):
         raise ConfigError(f"fractalnet: {len(widths)} blocks need {len(widths)} dropout rates, got {len(dropout)}")
 
