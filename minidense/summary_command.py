@@ -1,0 +1,162 @@
+"""The command: minidense summary NAME. Layers, shapes, parameters, multiply-adds, and the bytes that training keeps."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from . import models
+from .config import Parser, reader
+from .errors import ConfigError, MinidenseError
+from .memory import freed_memory_kept
+from .nn import init
+from .summary import Summary, summarise
+from .train import CANNOT_WRITE, DONE, INTERRUPTED, WRONG_COMMAND_LINE
+
+FAILED = 1
+PROGRAM = "minidense summary"
+MOST_PIXELS, MOST_IMAGES = 10_000, 1_000_000
+SAID_BY_OTHERS = {"classes": "--classes", "seed": None, "dtype": None, "device": None}
+
+
+def parser() -> argparse.ArgumentParser:
+    made = Parser(
+        prog=PROGRAM,
+        usage=f"{PROGRAM} NAME [options]",
+        description="Build a network without drawing its weights, run it once, and say what it consists of and what it costs.",
+        epilog="NAME is any name that models.create knows; minidense models lists them.\n\n"
+        "examples:\n"
+        "  minidense summary densenet_bc_100_12\n"
+        "  minidense summary densenet_40_12 --classes 100 --option stem_channels=24\n"
+        "  minidense summary densenet121 --image 256x256 --depth 2\n"
+        "  minidense summary fractalnet_c3_b5 --option project=true --json",
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=30, width=120),
+        allow_abbrev=False,
+    )
+    whole = reader(int)
+    made.add_argument("name", nargs="?", metavar="NAME", help="the network")
+    made.add_argument("--classes", type=whole, metavar="CLASSES", help="logits an image (default: the data set's)")
+    made.add_argument(
+        "--image",
+        metavar="HxW|C,H,W",
+        help="size of an image (default: what the network was made for, 32x32 or 224x224)",
+    )
+    made.add_argument(
+        "--batch-size",
+        type=whole,
+        metavar="IMAGES",
+        default=64,
+        help="of the training step in the last line (default: 64)",
+    )
+    made.add_argument("--depth", type=whole, metavar="LEVELS", help="levels of modules to show (default: all)")
+    made.add_argument("--all", action="store_true", help="show rows that are alike one by one (default: as one)")
+    made.add_argument(
+        "--option",
+        action="append",
+        metavar="KEY=VALUE",
+        default=[],
+        help="of the model, may be repeated (default: none)",
+    )
+    made.add_argument("--json", action="store_true", help="print one JSON object instead (default: a table)")
+    return made
+
+
+def checked(given: argparse.Namespace) -> argparse.Namespace:
+    """What was typed, if it makes sense. Raises ConfigError."""
+    if given.name is None:
+        raise ConfigError(f"which model? For example: {PROGRAM} densenet_bc_100_12; minidense models lists them")
+    given.image = image_shape(given.image, models.about(given.name).image_shape)
+    given.option = dict(map(option, given.option))
+    for name, value, most in (
+        ("--classes", given.classes, 1_000_000),
+        ("--batch-size", given.batch_size, MOST_IMAGES),
+        ("--depth", given.depth, 100),
+    ):
+        if value is not None and not 1 <= value <= most:
+            raise ConfigError(f"{name} must be at least 1 and at most {most:,}, got {value}")
+    return given
+
+
+def image_shape(text: str | None, usual: tuple[int, int, int]) -> tuple[int, int, int]:
+    """(C, H, W) from what was typed: 32x32 or 3,32,32. Raises ConfigError."""
+    if text is None:
+        return usual
+    match = re.fullmatch(r"(?:(\d{1,5}),(?=\d+,))?(\d{1,5})[x×,](\d{1,5})", text)
+    if not match or ("," in text) != (match[1] is not None):
+        raise ConfigError(f"--image is height x width or channels,height,width, as in 32x32 or 3,32,32; got {text!r}")
+    channels, height, width = int(match[1] or usual[0]), int(match[2]), int(match[3])
+    if not all(1 <= size <= MOST_PIXELS for size in (channels, height, width)):
+        raise ConfigError(f"--image: sizes must be at least 1 and at most {MOST_PIXELS:,}, got {text!r}")
+    return channels, height, width
+
+
+def option(text: str) -> tuple[str, Any]:
+    """key=value as Python would have it: true, 24, 0.5, none, or text. Raises ConfigError."""
+    key, equals, value = text.partition("=")
+    key = key.strip().replace("-", "_")
+    if not equals or not key.isidentifier():
+        raise ConfigError(f"--option is KEY=VALUE, as in stem_channels=24 or project=true; got {text!r}")
+    if key in SAID_BY_OTHERS:
+        instead = SAID_BY_OTHERS[key]
+        raise ConfigError(f"--option {key}: {f'use {instead}' if instead else 'makes no difference to a summary'}")
+    words = {"true": True, "false": False, "none": None}
+    if value.lower() in words:
+        return key, words[value.lower()]
+    for kind in (int, float):
+        try:
+            return key, kind(value)
+        except ValueError:
+            continue
+    return key, value
+
+
+def summary(given: argparse.Namespace) -> Summary:
+    """Of the network that was asked for. Raises ConfigError or ShapeError for what cannot be built or run."""
+    options, usual = given.option, models.about(given.name).image_shape[0]
+    if given.image[0] != usual:
+        options = {"in_channels": given.image[0], **options}
+    with init.undrawn(), freed_memory_kept():
+        try:
+            model = models.create(given.name, classes=given.classes, **options)
+        except (TypeError, ValueError) as error:
+            if isinstance(error, MinidenseError):
+                raise
+            typed = ", ".join(f"{key}={value}" for key, value in options.items())
+            raise ConfigError(f"{given.name} cannot be built with --option {typed}: {error}") from None
+        return replace(summarise(model, given.image, batch_size=given.batch_size), name=given.name)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """minidense summary. Exit codes: 0 done, 1 too little memory, 2 wrong command line, 4 cannot write, 130 interrupted."""
+    try:
+        given = checked(parser().parse_args(argv))
+        found = summary(given)
+        if given.json:
+            print(json.dumps(found.as_dict(), ensure_ascii=False))
+        else:
+            print(found.table(depth=given.depth, fold=not given.all))
+        sys.stdout.flush()
+        return DONE
+    except MinidenseError as error:
+        return complain(error, WRONG_COMMAND_LINE)
+    except MemoryError:
+        return complain("not enough memory to run the network once; try a smaller --image", FAILED)
+    except BrokenPipeError:  # whoever read the table has gone; Python would complain once more when it closes the pipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CANNOT_WRITE
+    except OSError as error:
+        return complain(error, CANNOT_WRITE)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def complain(error: object, code: int) -> int:
+    """Say in one line what is wrong; returns the exit code."""
+    print(f"{PROGRAM}: {' '.join(str(error).split())}", file=sys.stderr)
+    return code
