@@ -1,16 +1,20 @@
-"""The command minidense: train, bench and doctor under one name."""
+"""The command minidense: everything that can be typed, under one name."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 
-from . import bench, doctor, train
+from . import bench, doctor, experiments, models_command, predict, summary_command, train
 from .config import Parser, nearest
 from .train import DONE, WRONG_COMMAND_LINE
 from .version import __version__
 
 COMMANDS = {
-    "train": (train.main, "train a DenseNet; what python -m minidense.train does"),
+    "train": (train.main, "train a network; what python -m minidense.train does"),
+    "predict": (predict.main, "say what a network sees in pictures"),
+    "models": (models_command.main, "list the networks, with their sizes and what their papers reached"),
+    "summary": (summary_command.main, "layers, shapes, parameters, multiply-adds and memory of one network"),
+    "experiment": (experiments.main, "measure what the lecture claims: a table, a picture and numbers"),
     "bench": (bench.main, "measure speed and memory, alone or beside PyTorch"),
     "doctor": (doctor.main, "say what is here, what is missing, and whether it computes right"),
 }
@@ -25,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="minidense",
         usage="minidense COMMAND [options]",
         description="Deep learning from first principles: the whole DenseNet story in one small package.",
-        epilog="\n".join(["commands:", *(f"  {name:8}{text}" for name, (_, text) in COMMANDS.items())])
+        epilog="\n".join(["commands:", *(f"  {name:12}{text}" for name, (_, text) in COMMANDS.items())])
         + "\n\nminidense COMMAND --help says more about one of them.",
         formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, width=120),
         allow_abbrev=False,

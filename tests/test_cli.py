@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from minidense import train
 from minidense.checkpoint import Checkpoint
 from minidense.config import PRESETS, SCHEDULES, TrainConfig, flag, parse, read_toml
+from minidense.data import NORMALISATIONS
 from minidense.errors import ConfigError
 
 TINY = (
@@ -65,7 +66,9 @@ def exit_code(argv) -> int:
 WRONG = [
     # options and values
     ("--preset quikstart", ["--preset", "'quikstart'", "did you mean quickstart"]),
-    ("--preset xyz", ["'xyz'", "paper", "quickstart"]),
+    ("--preset xyz", ["'xyz'", "--presets lists them"]),
+    ("--preset densnet_bc_100_12-c10", ["--preset", "did you mean densenet_bc_100_12-c10?"]),
+    ("--preset wrn28_10-c10", ["did you mean wrn28_10-c10+?"]),
     ("--lerning-rate 0.1", ["--lerning-rate", "did you mean --learning-rate"]),
     ("--batch 64", ["unknown option --batch", "--batch-size"]),
     ("--epoch=3", ["--epoch", "did you mean --epochs"]),
@@ -91,6 +94,24 @@ WRONG = [
     ("--momentum -0.1", ["--momentum", "at least 0", "got -0.1"]),
     ("--dropout 1", ["--dropout", "below 1", "got 1.0"]),
     ("--dropout nan", ["--dropout", "got nan"]),
+    ("--drop-at", ["--drop-at", "expected at least one argument"]),
+    ("--drop-at soon", ["--drop-at", "a number", "'soon'"]),
+    ("--drop-at 60,,120", ["--drop-at", "a number", "'60,,120'"]),
+    ("--drop-at 0", ["--drop-at", "above 0"]),
+    ("--drop-at nan", ["--drop-at", "above 0"]),
+    ("--drop-at 1e99", ["--drop-at", "above 0"]),
+    ("--drop-at 120 60", ["--drop-at", "must not decrease", "120 60"]),
+    ("--drop-at 0.5 60", ["--drop-at", "must not decrease", "0.5 60", "of 300 epochs, 149 60"]),
+    ("--drop-factor 0", ["--drop-factor", "above 0 and at most 1", "got 0.0"]),
+    ("--drop-factor 2", ["--drop-factor", "at most 1", "got 2.0"]),
+    ("--warmup-epochs -1", ["--warmup-epochs", "at least 0", "got -1.0"]),
+    ("--warmup-rate 0", ["--warmup-rate", "above 0", "got 0.0"]),
+    ("--bias-rate -2", ["--bias-rate", "at least 0", "got -2.0"]),
+    ("--last-layer-rate inf", ["--last-layer-rate", "got inf"]),
+    ("--normalise zac", ["--normalise", "did you mean zca"]),
+    ("--padding mirror", ["--padding", "'mirror'", "zeros, reflect"]),
+    ("--crop-padding -1", ["--crop-padding", "at least 0", "got -1"]),
+    ("--validation -1", ["--validation", "at least 0", "got -1"]),
     ("--weight-decay -1", ["--weight-decay", "at least 0", "got -1.0"]),
     ("--schedule linear", ["--schedule", "'linear'", *SCHEDULES]),
     ("--schedule cosin", ["--schedule", "did you mean cosine"]),
@@ -107,7 +128,8 @@ WRONG = [
     ("--limit-test -5", ["--limit-test", "at least 1", "got -5"]),
     # models
     ("--data digits --model densnet_bc_100_12", ["'densnet_bc_100_12'", "Did you mean densenet_bc_100_12"]),
-    ("--data digits --model resnet50", ["unknown model", "'resnet50'", "densenet"]),
+    ("--data digits --model lenet", ["unknown model", "'lenet'", "Did you mean", "resnet"]),
+    ("--data digits --model preresnet164 --dropout 0.5", ["preresnet164", "no option dropout"]),
     ("--data digits --model densenet_bc_101_12", ["depth 101", "Nearest: 100, 106"]),
     ("--data digits --model densenet_41_12", ["depth 41", "Nearest: 40, 43"]),
     ("--data digits --model densenet_bc_4_12", ["depth 4", "Nearest: 10"]),
@@ -122,6 +144,11 @@ WRONG = [
     ("--data-dir empty", ["cifar10 was not found in empty", "cifar-10-binary.tar.gz"]),
     ("--data-dir file", ["cifar10 was not found in file"]),
     ("--data-dir web-page", ["cifar-10-binary.tar.gz", "not a .tar.gz archive"]),
+    ("--data cifar100", ["cifar100 was not found in datasets", "cifar-100-binary.tar.gz", "--data-dir"]),
+    ("--data svhn", ["svhn was not found in datasets", "extra", "_32x32.mat", "--data-dir"]),
+    ("--preset densenet121-imagenet", ["imagenet: reading folders of photographs is not part of minidense yet", "minidense predict"]),
+    ("--data digits --validation 1437", ["1,437 training images", "some must stay"]),
+    ("--data digits --crop-padding 8", ["8 pixels", "at most 7"]),
     ("--data digits --limit-train 1438", ["1,437 training images", "1,438"]),
     ("--data digits --limit-test 361", ["360 test images", "361"]),
     # run folders and going on
@@ -137,6 +164,8 @@ WRONG = [
     ("--resume run --learning-rate 0.2", ["--learning-rate 0.1 in the checkpoint, 0.2 now"]),
     ("--resume run --seed 1 --epochs 5", ["--seed 0 in the checkpoint, 1 now", "--epochs 1 in the checkpoint, 5 now"]),
     ("--resume run --dropout 1", ["--dropout"]),
+    ("--resume run --drop-at 2 3", ["--drop-at (0.5, 0.75) in the checkpoint, (2.0, 3.0) now"]),
+    ("--resume run --normalise scale", ["--normalise channel in the checkpoint, scale now"]),
     # lines that contradict themselves
     ("--resume run --preset quickstart", ["--model", "densenet_bc_10_4 in the checkpoint", "densenet_bc_22_12 now"]),
     ("--resume run --data cifar10", ["--data digits in the checkpoint, cifar10 now"]),
@@ -155,6 +184,8 @@ WRONG = [
     ("--config fraction.toml", ["--batch-size", "type int", "1.5"]),
     ("--config yes.toml", ["--batch-size", "type int", "True"]),
     ("--config list.toml", ["--model", "type str", "['a']"]),
+    ("--config drop.toml", ["--drop-at", "numbers above 0", "0.5"]),
+    ("--config drops.toml", ["--drop-at", "numbers above 0", "'60'"]),
     ("--config huge.toml", ["learning"]),
     ("--config digits.toml", ["digits.toml"]),
     ("--config nul.toml", ["--out", "zero bytes"]),
@@ -169,6 +200,8 @@ CONFIG_FILES = {
     "fraction.toml": "batch_size = 1.5",
     "yes.toml": "batch_size = true",
     "list.toml": "model = ['a']",
+    "drop.toml": "drop_at = 0.5",
+    "drops.toml": "drop_at = [0.5, '60']",
     "huge.toml": f"learning_rate = 1{'0' * 400}",
     "digits.toml": f"seed = 1{'0' * 5000}",
     "nul.toml": 'data = "digits"\nmodel = "densenet_bc_10_4"\nout = "a\\u0000b"',
@@ -286,13 +319,11 @@ def entry_of(option: str, help_text: str) -> str:
 @pytest.mark.parametrize("field", fields(TrainConfig), ids=lambda field: field.name)
 def test_help_shows_every_setting_with_its_default_and_its_unit(field, help_text):
     entry = entry_of(flag(field.name), help_text)
-    if field.default is None:
-        assert f"(default: {field.metadata['none']})" in entry
-    else:
-        shown = {True: "yes", False: "no"}.get(field.default) if isinstance(field.default, bool) else field.default
-        assert f"(default: {shown})" in entry
+    shown = {bool: {True: "yes", False: "no"}.get, tuple: lambda default: "0.5 0.75", float: "{:g}".format}
+    default = field.metadata["none"] if field.default is None else shown.get(type(field.default), str)(field.default)
+    assert f"(default: {default})" in entry
     if field.metadata["kind"] is bool:
-        assert f"--no-{field.name}" in entry
+        assert flag(field.name).replace("--", "--no-", 1) in entry
     elif field.metadata["choices"] and not field.metadata["unit"]:
         assert "|".join(field.metadata["choices"]) in entry
     else:
@@ -304,8 +335,8 @@ def test_help_shows_every_setting_with_its_default_and_its_unit(field, help_text
 def test_help_shows_how_to_start(help_text):
     for option in ("--preset", "--config", "--resume"):
         assert "default" in entry_of(option, help_text)
-    for preset in PRESETS:
-        assert preset in entry_of("--preset", help_text)
+    for word in ("--presets", "quickstart"):
+        assert word in help_text
     assert help_text.count("python -m minidense.train --") >= 3
     assert "%%" not in help_text
 
@@ -346,7 +377,10 @@ def test_without_anything_the_settings_are_the_papers():
     assert config == TrainConfig() == TrainConfig(**PRESETS["paper"])
     assert (config.model, config.data, config.epochs, config.batch_size) == ("densenet_bc_100_12", "cifar10", 300, 64)
     assert (config.learning_rate, config.momentum, config.weight_decay) == (0.1, 0.9, 1e-4)
-    assert (config.dropout, config.augment, config.schedule) == (0.0, True, "step")
+    assert (config.dropout, config.augment, config.schedule) == (None, True, "step")
+    assert (config.drop_at, config.drop_factor, config.nesterov, config.warmup_epochs) == ((0.5, 0.75), 0.1, True, 0)
+    assert (config.bias_rate, config.bias_decay, config.last_layer_rate) == (1, True, 1)
+    assert (config.normalise, config.crop_padding, config.padding, config.validation) == ("channel", None, "zeros", 0)
 
 
 @pytest.mark.parametrize("field", fields(TrainConfig), ids=lambda field: field.name)
@@ -356,13 +390,49 @@ def test_every_setting_can_be_typed(field):
         assert parse([flag(field.name)]).settings == {field.name: True}
         assert parse([flag(field.name).replace("--", "--no-", 1)]).settings == {field.name: False}
     else:
-        typed = {int: "7", float: "0.25", str: (field.metadata["choices"] or ["x"])[-1]}[kind]
-        assert parse([flag(field.name), typed]).settings == {field.name: kind(typed)}
+        typed = {int: "7", float: "0.25", str: (field.metadata["choices"] or ["x"])[-1], tuple: "7"}[kind]
+        expected = (7.0,) if kind is tuple else kind(typed)
+        assert parse([flag(field.name), typed]).settings == {field.name: expected}
+
+
+@pytest.mark.parametrize("typed", ["60 120 160", "60,120,160", "60,120 160"])
+def test_several_drops_are_typed_with_spaces_or_commas(typed):
+    line = ["--drop-at", *typed.split(), "--epochs", "200"]
+    assert parse(line).settings == {"drop_at": (60.0, 120.0, 160.0), "epochs": 200}
+
+
+def test_there_are_no_more_options_than_a_person_will_read():
+    options = len(fields(TrainConfig)) + len(("--preset", "--presets", "--config", "--resume"))
+    assert options <= 35
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_is_a_configuration(preset):
     assert asdict(TrainConfig(**parse(["--preset", preset]).settings)) == {**asdict(TrainConfig()), **PRESETS[preset]}
+
+
+def test_presets_are_listed_a_line_each_with_what_they_set(capsys):
+    with pytest.raises(SystemExit) as end:
+        parse(["--presets"])
+    assert end.value.code == 0
+    legend, *lines = capsys.readouterr().out.splitlines()
+    assert "c100" in legend
+    assert [line.split()[0] for line in lines] == list(PRESETS)
+    for line in lines:
+        name, *flags = line.split()
+        said = {} if "-" not in name else {key: PRESETS[name][key] for key in ("model", "data")}
+        listed = asdict(TrainConfig(**{**said, **parse(flags).settings}))
+        for setting, value in asdict(TrainConfig(**PRESETS[name])).items():
+            if setting in ("drop_at", "warmup_epochs"):  # in six digits there
+                value = pytest.approx(value, rel=1e-5)
+            assert listed[setting] == value, (name, setting)
+
+
+def test_a_preset_with_a_note_says_it_first(nowhere, capsys):
+    assert exit_code(["--preset", "wrn28_10-c10+", *TINY, "--model", "densenet_bc_10_4", "--out", "mine"]) == 0
+    assert capsys.readouterr().out.startswith(
+        "wrn28_10-c10+: The numbers in the table are of the paper's first version"
+    )
 
 
 def test_whole_numbers_are_taken_for_fractions_but_not_the_other_way():
@@ -389,8 +459,17 @@ CONFIGS = st.builds(
     schedule=st.sampled_from(SCHEDULES),
     momentum=SHARE,
     weight_decay=st.floats(0, allow_infinity=False),
-    dropout=SHARE,
+    dropout=st.none() | SHARE,
     augment=st.booleans(),
+    validation=st.integers(0, 10**6),
+    normalise=st.sampled_from(NORMALISATIONS),
+    crop_padding=st.none() | st.integers(0, 10**6),
+    padding=st.sampled_from(["zeros", "reflect"]),
+    drop_at=st.lists(st.floats(1, 1e9), max_size=4).map(sorted),
+    drop_factor=st.floats(0, 1, exclude_min=True),
+    nesterov=st.booleans(),
+    bias_rate=st.floats(0, allow_infinity=False),
+    bias_decay=st.booleans(),
     device=st.sampled_from(["cpu", "gpu"]),
     threads=st.none() | POSITIVE,
     seed=st.integers(0, 2**63 - 1),
@@ -403,6 +482,8 @@ CONFIGS = st.builds(
 @example(TrainConfig(out='a "quoted"\\name\r\n\twith # odd = [things] \u00e9 \u0430 \u4e2d \u2028'))
 @example(TrainConfig(out="runs/\U0001f642"))
 @example(TrainConfig(out="delete \x7f"))
+@example(TrainConfig(drop_at=[0.5, 0.75, 299.5], crop_padding=0))
+@example(TrainConfig(drop_at=[]))
 @example(TrainConfig(learning_rate=1e-320, weight_decay=1e22))
 def test_settings_written_as_toml_and_read_again_are_the_same(config):
     with tempfile.TemporaryDirectory() as folder:

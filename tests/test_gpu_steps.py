@@ -257,7 +257,7 @@ def test_dropout_is_never_noted_down_but_what_follows_it_is(gpu, capsys):
     losses = [run.step()[1] for _ in range(4)]
     assert not run.recordings()
     assert len(set(losses)) == 4
-    assert capsys.readouterr().err.count("no CUDA graph for this step (dropout draws its masks on the CPU") == 1
+    assert capsys.readouterr().err.count("no CUDA graph for this step (what is dropped is drawn on the CPU") == 1
     for module in run.model.modules():
         if isinstance(module, md.nn.Dropout):
             module.p = 0.0
