@@ -32,15 +32,8 @@ from .weights import load_weights
 PROGRAM = "minidense predict"
 BAR = 30  # characters of a probability of 1
 MOST_PIXELS = 2**27  # of a picture, as it is and brought to size: 400 MB
-FORMATS = (
-    "JPEG",
-    "PNG",
-    "WEBP",
-    "GIF",
-    "BMP",
-    "TIFF",
-    "PPM",
-)  # Pillow hands some others, such as EPS, to other programs
+# Pillow hands some others, such as EPS, to other programs.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 
 # What Pillow has been seen to raise for damaged pictures. OSError: cut short; SyntaxError: a broken PNG.
 DAMAGED = (OSError, ValueError, SyntaxError, EOFError, struct.error, TypeError, KeyError, IndexError, OverflowError)

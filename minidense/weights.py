@@ -53,9 +53,8 @@ def read(path: str | Path) -> dict[str, numpy.ndarray]:
             start = file.read(START)
             if is_torch_file(start):
                 return read_torch_file(path)
-            if (
-                start[8:9] != b"{"
-            ):  # safetensors: the length of the header in eight bytes, then the header, which is JSON
+            # safetensors: the length of the header in eight bytes, then the header, which is JSON
+            if start[8:9] != b"{":
                 raise CheckpointError(f"{path}: neither a safetensors file nor one of torch.save")
             tensors = safetensors.deserialize(start + file.read())
         return {name: array_of(tensor) for name, tensor in tensors}
