@@ -5,8 +5,8 @@ import sys
 from collections.abc import Sequence
 
 from . import bench, doctor, experiments, models_command, predict, summary_command, train
+from .command import DONE, WRONG_COMMAND_LINE
 from .config import Parser, nearest
-from .train import DONE, WRONG_COMMAND_LINE
 from .version import __version__
 
 COMMANDS = {

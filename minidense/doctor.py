@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import os
 import platform
-import sys
 import tarfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +15,7 @@ import numpy
 from . import functional as F
 from .backend import DEVICES, cupy_module, library, to_device, to_numpy
 from .bench.table import blas_name, cpu_name
+from .command import DONE, FAILED, ended, show
 from .config import Parser, nearest
 from .cupy_trouble import (
     check_driver,
@@ -37,10 +36,8 @@ from .precision import precision
 from .speed import reference_only
 from .tensor import Tensor
 from .threads import thread_count
-from .train import CANNOT_WRITE, DONE, INTERRUPTED, WRONG_COMMAND_LINE
 from .version import __version__
 
-FAILED = 1
 PROGRAM = "minidense doctor"
 
 OK = "ok"
@@ -290,15 +287,10 @@ def verdict(found: list[Finding]) -> str:
     return "Ready to train on the CPU; what a GPU would need is marked absent."
 
 
-def show(line: object) -> None:
-    """Print at once, whatever the terminal can spell."""
-    encoding = sys.stdout.encoding or "utf-8"
-    print(str(line).encode(encoding, "backslashreplace").decode(encoding), flush=True)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """minidense doctor. Exit codes: 0 no problem, 1 at least one, 2 wrong command line, 4 cannot write, 130 interrupted."""
-    try:
+
+    def work() -> int:
         given = checked(parser().parse_args(argv))
         found = []
         for finding in examination(device=given.device, data=given.data):
@@ -306,18 +298,5 @@ def main(argv: Sequence[str] | None = None) -> int:
             found.append(finding)
         show(f"\n{verdict(found)}")
         return FAILED if any(finding.mark == PROBLEM for finding in found) else DONE
-    except ConfigError as error:
-        return complain(error, WRONG_COMMAND_LINE)
-    except BrokenPipeError:  # whoever read this has gone; Python would complain once more when it closes the pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return CANNOT_WRITE
-    except OSError as error:
-        return complain(error, CANNOT_WRITE)
-    except KeyboardInterrupt:
-        return INTERRUPTED
 
-
-def complain(error: object, code: int) -> int:
-    """Say in one line what is wrong; returns the exit code."""
-    print(f"{PROGRAM}: {' '.join(str(error).split())}", file=sys.stderr)
-    return code
+    return ended(PROGRAM, work)

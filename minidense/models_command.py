@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
 from . import models
+from .command import DONE, ended, show
 from .config import Parser
 from .models.published import CIFAR_COLUMNS, IMAGENET_COLUMNS, published
-from .train import CANNOT_WRITE, DONE, INTERRUPTED
 
 PROGRAM = "minidense models"
 WIDTH = 120
@@ -89,17 +87,11 @@ def tables(found: list[dict[str, Any]]) -> Iterator[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """minidense models. Exit codes: 0 done, 2 wrong command line, 4 cannot write, 130 interrupted."""
-    try:
+
+    def work() -> int:
         given = parser().parse_args(argv)
         found = catalogue()
-        print(json.dumps({"models": found}, ensure_ascii=False) if given.json else "\n".join(tables(found)))
-        sys.stdout.flush()
+        show(json.dumps({"models": found}, ensure_ascii=False) if given.json else "\n".join(tables(found)))
         return DONE
-    except BrokenPipeError:  # as in the other commands
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return CANNOT_WRITE
-    except OSError as error:
-        print(f"{PROGRAM}: {' '.join(str(error).split())}", file=sys.stderr)
-        return CANNOT_WRITE
-    except KeyboardInterrupt:
-        return INTERRUPTED
+
+    return ended(PROGRAM, work)

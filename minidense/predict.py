@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import struct
-import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,15 +17,13 @@ import numpy
 from . import functional as F
 from . import models
 from .backend import DEVICES, to_numpy
+from .command import DONE, WRONG_COMMAND_LINE, complain, ended, one_line, show
 from .config import Parser, TrainConfig, nearest, read_toml, reader
 from .data import DATASETS, load, normalise
 from .data.datasets import CIFAR100_CLASSES
-from .doctor import show
-from .errors import CheckpointError, ConfigError, DataError, DeviceError
-from .gpus import shortage
+from .errors import CheckpointError, ConfigError, DataError
 from .nn import Module
 from .tensor import Tensor, no_grad
-from .train import CANNOT_WRITE, DONE, INTERRUPTED, NO_MEMORY, WRONG_COMMAND_LINE
 from .weights import load_weights
 
 PROGRAM = "minidense predict"
@@ -289,7 +286,8 @@ def report(file: str, found: list[dict[str, Any]]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """minidense predict. Exit codes: 0 done, 2 wrong command line or unreadable file, 4 cannot write, 5 no memory, 130 interrupted."""
-    try:
+
+    def work() -> int:
         given = parser().parse_args(argv)
         asked = plan(given)
         model, view = network(asked, given.device)
@@ -298,7 +296,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             try:
                 found = likeliest(model, view, picture(file, view), given.top)
             except DataError as error:
-                code = complain(error, WRONG_COMMAND_LINE)
+                code = complain(PROGRAM, one_line(error), WRONG_COMMAND_LINE)
                 continue
             results.append({"file": file, "classes": found})
             if not given.json:
@@ -307,29 +305,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             about = {"model": asked.model, "data": asked.data, "weights": str(asked.weights)}
             show(json.dumps({**about, "pictures": results}, indent=2))
         return code
-    except CheckpointError as error:
-        print(f"{PROGRAM}: {shortened(str(error))}", file=sys.stderr)
-        return WRONG_COMMAND_LINE
-    except (ConfigError, DataError, DeviceError) as error:
-        return complain(error, WRONG_COMMAND_LINE)
-    except BrokenPipeError:  # whoever read this has gone; Python would complain once more when it closes the pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return CANNOT_WRITE
-    except OSError as error:
-        return complain(error, CANNOT_WRITE)
-    except MemoryError as error:
-        return complain(shortage(error), NO_MEMORY)
-    except KeyboardInterrupt:
-        return INTERRUPTED
+
+    def words(error: BaseException) -> str | None:
+        return shortened(str(error)) if isinstance(error, CheckpointError) else None
+
+    return ended(PROGRAM, work, words=words)
 
 
 def shortened(text: str) -> str:
     """The list of what does not fit may name a thousand arrays; ten are enough to see which network is meant."""
     lines = text.splitlines()
     return "\n".join(lines if len(lines) <= 11 else [*lines[:11], f"  … and {len(lines) - 11:,} more"])
-
-
-def complain(error: object, code: int) -> int:
-    """Say in one line what is wrong; returns the exit code."""
-    print(f"{PROGRAM}: {' '.join(str(error).split())}", file=sys.stderr)
-    return code

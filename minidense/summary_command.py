@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from . import models
+from .command import DONE, WRONG_COMMAND_LINE, ended, show
 from .config import Parser, reader
-from .errors import ConfigError, MinidenseError
+from .errors import ConfigError, MinidenseError, ShapeError
 from .memory import freed_memory_kept
 from .nn import init
 from .summary import Summary, summarise
-from .train import CANNOT_WRITE, DONE, INTERRUPTED, WRONG_COMMAND_LINE
 
-FAILED = 1
 PROGRAM = "minidense summary"
 MOST_PIXELS, MOST_IMAGES = 10_000, 1_000_000
 SAID_BY_OTHERS = {"classes": "--classes", "seed": None, "dtype": None, "device": None}
@@ -133,30 +130,20 @@ def summary(given: argparse.Namespace) -> Summary:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """minidense summary. Exit codes: 0 done, 1 too little memory, 2 wrong command line, 4 cannot write, 130 interrupted."""
-    try:
+    """minidense summary. Exit codes: 0 done, 2 wrong command line, 4 cannot write, 5 no memory, 130 interrupted."""
+
+    def work() -> int:
         given = checked(parser().parse_args(argv))
         found = summary(given)
         if given.json:
-            print(json.dumps(found.as_dict(), ensure_ascii=False))
+            show(json.dumps(found.as_dict(), ensure_ascii=False))
         else:
-            print(found.table(depth=given.depth, fold=not given.all))
-        sys.stdout.flush()
+            show(found.table(depth=given.depth, fold=not given.all))
         return DONE
-    except MinidenseError as error:
-        return complain(error, WRONG_COMMAND_LINE)
-    except MemoryError:
-        return complain("not enough memory to run the network once; try a smaller --image", FAILED)
-    except BrokenPipeError:  # whoever read the table has gone; Python would complain once more when it closes the pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return CANNOT_WRITE
-    except OSError as error:
-        return complain(error, CANNOT_WRITE)
-    except KeyboardInterrupt:
-        return INTERRUPTED
 
+    def words(error: BaseException) -> str | None:
+        if isinstance(error, MemoryError):
+            return "not enough memory to run the network once; try a smaller --image"
+        return None
 
-def complain(error: object, code: int) -> int:
-    """Say in one line what is wrong; returns the exit code."""
-    print(f"{PROGRAM}: {' '.join(str(error).split())}", file=sys.stderr)
-    return code
+    return ended(PROGRAM, work, codes={ShapeError: WRONG_COMMAND_LINE}, words=words)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import shlex
 import sys
 import time
@@ -19,10 +18,11 @@ from tqdm import tqdm
 from . import models
 from .backend import synchronise
 from .checkpoint import Checkpoint, Progress
+from .command import DIVERGED, DONE, ended, one_line
 from .config import CommandLine, TrainConfig, parse, resumed_settings
 from .cupy_trouble import in_our_words
 from .data import Dataset, prefetch, test_batches, training_batches
-from .errors import CheckpointError, ConfigError, DataError, DeviceError, DivergenceError
+from .errors import ConfigError, DivergenceError
 from .fitting import fitting_batch
 from .gpus import out_of_memory_message
 from .interrupt import Stopped, Stopping, stop_on_ctrl_c
@@ -36,8 +36,6 @@ from .run_folder import RunFolder, checkpoint_at, folder_for
 from .step import steps_as_graph, training_step
 from .tensor import Tensor, no_grad
 from .threads import threads
-
-DONE, WRONG_COMMAND_LINE, DIVERGED, CANNOT_WRITE, NO_MEMORY, INTERRUPTED = 0, 2, 3, 4, 5, 130
 
 
 def train_epoch(
@@ -306,25 +304,23 @@ def plan(line: CommandLine) -> tuple[TrainConfig, RunFolder, Checkpoint | None]:
 def main(argv: Sequence[str] | None = None) -> int:
     """python -m minidense.train. Exit codes: 0 done, 2 wrong command line, 3 diverged, 4 cannot write, 5 no memory, 130 interrupted."""
     config = None
-    try:
+
+    def work() -> int:
+        nonlocal config
         line = parse(argv)
         config, folder, saved = plan(line)
         history = fit(config, folder=folder, saved=saved, note=line.note)
         print(summary(history, config, folder))
         return DONE
-    except (ConfigError, DataError, DeviceError, CheckpointError) as error:
-        return complain(error, WRONG_COMMAND_LINE)
-    except DivergenceError as error:
-        return complain(error, DIVERGED)
-    except BrokenPipeError:  # whoever read the report has gone; Python would complain once more when it closes the pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return CANNOT_WRITE
-    except OSError as error:
-        return complain(f"{error}. What was saved before is intact; make room and go on with --resume", CANNOT_WRITE)
-    except MemoryError as error:
-        return complain(no_memory(error, config), NO_MEMORY)
-    except KeyboardInterrupt:
-        return INTERRUPTED
+
+    def words(error: BaseException) -> str | None:
+        if isinstance(error, MemoryError):
+            return no_memory(error, config)
+        if isinstance(error, OSError):
+            return f"{one_line(error)}. What was saved before is intact; make room and go on with --resume"
+        return None
+
+    return ended("python -m minidense.train", work, codes={DivergenceError: DIVERGED}, words=words)
 
 
 def no_memory(error: MemoryError, config: TrainConfig | None) -> str:
@@ -334,12 +330,6 @@ def no_memory(error: MemoryError, config: TrainConfig | None) -> str:
     return out_of_memory_message(
         error, batch_size=config.batch_size, fitting=lambda: fitting_batch(error, config, build)
     )
-
-
-def complain(error: object, code: int) -> int:
-    """Say in one line what is wrong; returns the exit code."""
-    print(f"python -m minidense.train: {' '.join(str(error).split())}", file=sys.stderr)
-    return code
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from minidense import Tensor, models, no_grad, train
 from minidense import functional as F
 from minidense.checkpoint import FORMAT, Checkpoint, Progress, read_weights, save_weights, write_whole
+from minidense.command import WRONG_COMMAND_LINE
 from minidense.errors import CheckpointError
 from minidense.optim import SGD
 
@@ -402,7 +403,7 @@ def test_a_checkpoint_of_another_version_is_refused_in_one_line(part, tmp_path, 
     notes = {"config": {"model": "densenet_bc_10_4"}, "history": [], "progress": {"epoch": 1}}
     notes[part]["from_the_future"] = 1
     Path("last.safetensors").write_bytes(with_notes(format=FORMAT, **notes))
-    assert train.main(["--resume", "last.safetensors"]) == train.WRONG_COMMAND_LINE
+    assert train.main(["--resume", "last.safetensors"]) == WRONG_COMMAND_LINE
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "another version" in error

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from minidense import train
 from minidense.checkpoint import Checkpoint
+from minidense.command import CANNOT_WRITE, DONE, NO_MEMORY
 from minidense.config import PRESETS, SCHEDULES, TrainConfig, flag, parse, read_toml
 from minidense.data import NORMALISATIONS
 from minidense.errors import ConfigError
@@ -38,7 +39,7 @@ def finished(tmp_path_factory):
     """The folder of a run of one epoch."""
     folder = tmp_path_factory.mktemp("finished") / "run"
     with redirect_stdout(StringIO()):
-        assert train.main([*TINY, "--out", str(folder)]) == train.DONE
+        assert train.main([*TINY, "--out", str(folder)]) == DONE
     return folder
 
 
@@ -270,8 +271,8 @@ def test_a_wrong_command_line_ends_the_process_with_2_and_one_line(line, word, t
 @pytest.mark.parametrize(
     ("error", "code", "word"),
     [
-        (OSError(errno.ENOSPC, "No space left on device"), train.CANNOT_WRITE, "What was saved before is intact"),
-        (MemoryError("Unable to allocate 9 TiB"), train.NO_MEMORY, "9 TiB"),
+        (OSError(errno.ENOSPC, "No space left on device"), CANNOT_WRITE, "What was saved before is intact"),
+        (MemoryError("Unable to allocate 9 TiB"), NO_MEMORY, "9 TiB"),
     ],
     ids=["disk", "memory"],
 )
@@ -497,7 +498,7 @@ def test_the_config_of_a_run_starts_the_same_run_again(finished, tmp_path, monke
     again = TrainConfig(**parse(["--config", str(finished / "config.toml"), "--out", "again"]).settings)
     assert {**asdict(again), "out": str(finished)} == asdict(TrainConfig(**read_toml(finished / "config.toml")))
     with redirect_stdout(StringIO()):
-        assert train.main(["--config", str(finished / "config.toml"), "--out", "again"]) == train.DONE
+        assert train.main(["--config", str(finished / "config.toml"), "--out", "again"]) == DONE
     assert Path("again/weights.safetensors").read_bytes() == (finished / "weights.safetensors").read_bytes()
 
 
@@ -506,13 +507,13 @@ def test_the_config_of_a_run_starts_the_same_run_again(finished, tmp_path, monke
 
 def test_a_taken_default_folder_gets_a_number(nowhere, capsys):
     for name in ("densenet_bc_10_4-digits", "densenet_bc_10_4-digits-2"):
-        assert train.main(TINY) == train.DONE
+        assert train.main(TINY) == DONE
         assert f"run folder {Path('runs') / name}\n" in capsys.readouterr().out
         assert (Path("runs") / name / "last.safetensors").exists()
 
 
 def test_a_finished_run_ends_with_what_came_out_and_what_comes_next(nowhere, capsys):
-    assert train.main([*TINY, "--out", "mine"]) == train.DONE
+    assert train.main([*TINY, "--out", "mine"]) == DONE
     out, err = capsys.readouterr()
     record = json.loads(Path("mine/log.jsonl").read_text())
     assert f"Test accuracy {100 * record['test_accuracy']:.2f} % after 1 epochs" in out

@@ -42,6 +42,7 @@ FLOORS = {
     "interrupt": 6,
     "models_command": 6,
     "recipes": 6,
+    "command": 6,
     "plots": 6,
     "predict": 6,
     "report": 6,

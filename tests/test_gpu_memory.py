@@ -11,6 +11,7 @@ from test_gpu_steps import Run
 import minidense as md
 from minidense import fitting, gpus, plots, train
 from minidense.backend import to_device
+from minidense.command import CANNOT_WRITE, DONE, NO_MEMORY, WRONG_COMMAND_LINE
 from minidense.cupy_trouble import in_our_words
 from minidense.fast.gpu import graph
 from minidense.gpus import available_bytes, out_of_memory_message, peak_bytes
@@ -47,7 +48,7 @@ def command(strict_gpu, tmp_path, monkeypatch, capsys):
 def test_a_batch_that_is_too_large_ends_with_5_and_one_that_fits(options, memory, command, tmp_path):
     with strict_cupy.memory_of(memory):
         code, said = command("--batch-size", 96, *options)
-        assert code == train.NO_MEMORY == 5
+        assert code == NO_MEMORY == 5
         assert said.count("\n") == 1
         assert re.search(
             r"not enough GPU memory: asked for \d\S* kB more with \S+ [kM]B of \S+ [kM]B in use; a batch", said
@@ -56,16 +57,16 @@ def test_a_batch_that_is_too_large_ends_with_5_and_one_that_fits(options, memory
         fits = int(re.search(r"a batch of (\d+) would fit: --batch-size \1$", said)[1])
         assert fits <= 16 or fits % 8 == 0
     with strict_cupy.memory_of(memory):
-        assert command("--batch-size", fits, *options, "--out", tmp_path / "fits")[0] == train.DONE
+        assert command("--batch-size", fits, *options, "--out", tmp_path / "fits")[0] == DONE
     with strict_cupy.memory_of(memory):  # and it was not merely small
-        assert command("--batch-size", 2 * fits, *options, "--out", tmp_path / "too large")[0] == train.NO_MEMORY
+        assert command("--batch-size", 2 * fits, *options, "--out", tmp_path / "too large")[0] == NO_MEMORY
 
 
 @needs_kernels
 def test_where_not_even_one_image_fits_the_model_must_be_smaller(command):
     with strict_cupy.memory_of(50_000):
         code, said = command("--batch-size", 96)
-    assert code == train.NO_MEMORY
+    assert code == NO_MEMORY
     assert said.endswith("; not even one image fits: try a smaller --model\n")
 
 
@@ -78,7 +79,7 @@ def test_measuring_that_fails_costs_only_its_answer(trouble, command, monkeypatc
     monkeypatch.setattr(fitting, "bytes_of_a_step", fail)
     with strict_cupy.memory_of(500_000):
         code, said = command("--batch-size", 96)
-    assert code == train.NO_MEMORY
+    assert code == NO_MEMORY
     assert said.endswith("in use; try a smaller --batch-size than 96, or a smaller --model\n")
 
 
@@ -89,7 +90,7 @@ def test_memory_that_the_cpu_lacks_is_not_measured_on_the_gpu(command, monkeypat
     monkeypatch.setattr(train, "fit", full)
     monkeypatch.setattr(train, "fitting_batch", lambda *args: pytest.fail("it measured"))
     code, said = command()
-    assert code == train.NO_MEMORY
+    assert code == NO_MEMORY
     assert "not enough memory (Unable to allocate 9 TiB); try a smaller --batch-size than 64" in said
 
 
@@ -202,10 +203,10 @@ def test_what_graphs_hold_is_ours(strict_gpu):
 @pytest.mark.parametrize(
     ("error", "code", "words"),
     [
-        (RuntimeError('Failure finding "libnvrtc.so.13": No such file'), train.WRONG_COMMAND_LINE, "NVRTC, which compiles kernels"),
-        (OSError("libcurand.so.10: cannot open shared object file"), train.WRONG_COMMAND_LINE, "a library of CUDA is missing"),
-        (RuntimeError("cudaErrorMemoryAllocation: out of memory"), train.NO_MEMORY, "not enough GPU memory (cudaErrorMemoryAllocation"),
-        (OSError("No space left on device"), train.CANNOT_WRITE, "make room"),
+        (RuntimeError('Failure finding "libnvrtc.so.13": No such file'), WRONG_COMMAND_LINE, "NVRTC, which compiles kernels"),
+        (OSError("libcurand.so.10: cannot open shared object file"), WRONG_COMMAND_LINE, "a library of CUDA is missing"),
+        (RuntimeError("cudaErrorMemoryAllocation: out of memory"), NO_MEMORY, "not enough GPU memory (cudaErrorMemoryAllocation"),
+        (OSError("No space left on device"), CANNOT_WRITE, "make room"),
     ],
     ids=["nvrtc", "library", "memory", "disk"],
 )  # fmt: skip

@@ -22,6 +22,7 @@ import pytest
 from minidense import functional as F
 from minidense import ops, optim, plots, report, run_folder, speed, train
 from minidense.checkpoint import Checkpoint, read_weights
+from minidense.command import DIVERGED, DONE, INTERRUPTED
 from minidense.config import TrainConfig, read_toml
 from minidense.data import Dataset, load
 from minidense.errors import DivergenceError
@@ -211,7 +212,7 @@ def test_the_forecast_is_near_the_truth():
 
 def test_a_resumed_run_forecasts_what_is_left(tmp_path, quick, at_step, capsys):
     at_step(6, ctrl_c)  # in the second of three epochs
-    assert train.main(command(tmp_path / "run")) == train.INTERRUPTED
+    assert train.main(command(tmp_path / "run")) == INTERRUPTED
     assert "3 of them" in capsys.readouterr().out
     train.main(["--resume", str(tmp_path / "run")])
     assert "2 of them" in capsys.readouterr().out
@@ -443,7 +444,7 @@ def test_training_in_another_thread_gives_the_same_run(finished, tmp_path, quick
 def test_a_stopped_run_goes_on_to_the_same_bits(step, finished, tmp_path, quick, at_step, capsys):
     folder = tmp_path / "run"
     at_step(step, ctrl_c)
-    assert train.main(command(folder)) == train.INTERRUPTED == 130
+    assert train.main(command(folder)) == INTERRUPTED == 130
     out, err = capsys.readouterr()
     epoch, done = (step - 1) // STEPS, (step - 1) % STEPS + 1
     assert f"Stopped in epoch {epoch + 1} after step {done}" in out
@@ -453,7 +454,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(step, finished, tmp_path, quick,
     assert (saved.progress.epoch, saved.progress.step, saved.progress.images) == (epoch, done, 32 * done)
     assert len(saved.history) == len(log_of(folder)) == epoch
 
-    assert train.main(["--resume", str(folder)]) == train.DONE
+    assert train.main(["--resume", str(folder)]) == DONE
     assert_same_run(folder, finished.folder)
 
 
@@ -461,10 +462,10 @@ def test_a_run_may_be_stopped_again_and_again(finished, tmp_path, quick, at_step
     folder = tmp_path / "run"
     for step in (2, 3, 8, 9):
         at_step(step, ctrl_c)
-    assert train.main(command(folder)) == train.INTERRUPTED
+    assert train.main(command(folder)) == INTERRUPTED
     for _ in range(3):
-        assert train.main(["--resume", str(folder)]) == train.INTERRUPTED
-    assert train.main(["--resume", str(folder)]) == train.DONE
+        assert train.main(["--resume", str(folder)]) == INTERRUPTED
+    assert train.main(["--resume", str(folder)]) == DONE
     assert_same_run(folder, finished.folder)
 
 
@@ -480,9 +481,9 @@ def test_a_run_that_is_stopped_while_it_is_tested_goes_on_to_the_same_bits(
         return original(*args)
 
     monkeypatch.setattr(train, "evaluate", evaluate)
-    assert train.main(command(tmp_path / "run")) == train.INTERRUPTED
+    assert train.main(command(tmp_path / "run")) == INTERRUPTED
     assert len(log_of(tmp_path / "run")) == 1
-    assert train.main(["--resume", str(tmp_path / "run")]) == train.DONE
+    assert train.main(["--resume", str(tmp_path / "run")]) == DONE
     assert_same_run(tmp_path / "run", finished.folder)
 
 
@@ -497,7 +498,7 @@ def test_a_run_that_ended_between_two_epochs_goes_on_to_the_same_bits(finished, 
     with pytest.raises(OSError, match="terminal"):
         train.fit(config_of(out=str(folder)), say=crash_after_an_epoch)
     assert Checkpoint.load(folder / "last.safetensors").progress.epoch == 1
-    assert train.main(["--resume", str(folder / "last.safetensors")]) == train.DONE
+    assert train.main(["--resume", str(folder / "last.safetensors")]) == DONE
     assert_same_run(folder, finished.folder)
 
 
@@ -505,7 +506,7 @@ def test_a_finished_run_can_be_resumed_and_stays_what_it_is(finished, tmp_path, 
     folder = tmp_path / "run"
     train.main(command(folder))
     before = (folder / "last.safetensors").read_bytes()
-    assert train.main(["--resume", str(folder)]) == train.DONE
+    assert train.main(["--resume", str(folder)]) == DONE
     assert "Test accuracy" in capsys.readouterr().out
     assert (folder / "last.safetensors").read_bytes() == before
     assert_same_run(folder, finished.folder)
@@ -516,7 +517,7 @@ def test_a_run_resumed_into_another_folder_leaves_the_old_one_alone(finished, tm
     at_step(6, ctrl_c)
     train.main(command(old))
     before = {path: path.read_bytes() for path in old.rglob("*") if path.is_file()}
-    assert train.main(["--resume", str(old), "--out", str(new)]) == train.DONE
+    assert train.main(["--resume", str(old), "--out", str(new)]) == DONE
     assert {path: path.read_bytes() for path in old.rglob("*") if path.is_file()} == before
     assert_same_run(new, finished.folder)
 
@@ -526,9 +527,9 @@ def test_resume_auto_starts_fresh_where_nothing_is_and_goes_on_where_something_i
 ):
     folder = tmp_path / "run"
     at_step(7, ctrl_c)
-    assert train.main([*command(folder), "--resume", "auto"]) == train.INTERRUPTED
+    assert train.main([*command(folder), "--resume", "auto"]) == INTERRUPTED
     assert Checkpoint.load(folder / "last.safetensors").progress.epoch == 1
-    assert train.main([*command(folder), "--resume", "auto"]) == train.DONE
+    assert train.main([*command(folder), "--resume", "auto"]) == DONE
     assert_same_run(folder, finished.folder)
 
 
@@ -536,8 +537,8 @@ def test_resume_auto_finds_the_default_folder(finished, tmp_path, quick, at_step
     monkeypatch.chdir(tmp_path)
     line = command("unused")[:-2]
     at_step(7, ctrl_c)
-    assert train.main([*line, "--resume", "auto"]) == train.INTERRUPTED
-    assert train.main([*line, "--resume", "auto"]) == train.DONE
+    assert train.main([*line, "--resume", "auto"]) == INTERRUPTED
+    assert train.main([*line, "--resume", "auto"]) == DONE
     assert [path.name for path in Path("runs").iterdir()] == ["densenet_bc_10_4-digits"]
     assert_same_run(Path("runs/densenet_bc_10_4-digits"), finished.folder)
 
@@ -546,7 +547,7 @@ def test_the_way_to_go_on_can_be_pasted_when_the_folder_has_a_space(tmp_path, qu
     at_step(1, ctrl_c)
     train.main(command(tmp_path / "my run"))
     (line,) = re.findall(r"python -m minidense\.train (--resume .*)", capsys.readouterr().out)
-    assert train.main(shlex.split(line)) == train.DONE
+    assert train.main(shlex.split(line)) == DONE
 
 
 def test_a_second_ctrl_c_stops_at_once_and_the_last_checkpoint_stays(tmp_path, quick, at_step, capsys):
@@ -559,7 +560,7 @@ def test_a_second_ctrl_c_stops_at_once_and_the_last_checkpoint_stays(tmp_path, q
         pytest.fail("the second Ctrl-C did nothing")
 
     at_step(STEPS + 2, twice)
-    assert train.main(command(folder)) == train.INTERRUPTED
+    assert train.main(command(folder)) == INTERRUPTED
     assert "Stopped in epoch" not in capsys.readouterr().out
     assert (folder / "last.safetensors").read_bytes() == kept[0]
 
@@ -621,11 +622,11 @@ def as_typed(settings: dict) -> list[str]:
 def test_a_run_with_a_recipe_of_its_own_goes_on_to_the_same_bits(step, tmp_path, quick, at_step, capsys):
     """98 images to train on are four steps as well."""
     line = [*command(tmp_path / "whole"), *as_typed(EVERYTHING)]
-    assert train.main(line) == train.DONE
+    assert train.main(line) == DONE
     at_step(EPOCHS * STEPS + step, ctrl_c)
     line[line.index(str(tmp_path / "whole"))] = str(tmp_path / "parts")
-    assert train.main(line) == train.INTERRUPTED
-    assert train.main([*line, "--resume", "auto"]) == train.DONE  # what was typed again is what the checkpoint says
+    assert train.main(line) == INTERRUPTED
+    assert train.main([*line, "--resume", "auto"]) == DONE  # what was typed again is what the checkpoint says
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 
@@ -645,7 +646,7 @@ def test_a_checkpoint_from_before_these_settings_still_resumes(finished, tmp_pat
     known = {*SETTINGS, "learning_rate", "schedule", "momentum", "weight_decay", "augment", "seed", "device", "out"}
     config = {key: value for key, value in saved.config.items() if key in known}
     dataclasses.replace(saved, config=config).save(folder / "last.safetensors")
-    assert train.main(["--resume", str(folder)]) == train.DONE
+    assert train.main(["--resume", str(folder)]) == DONE
     assert_same_run(folder, finished.folder)
 
 
@@ -758,7 +759,7 @@ def test_a_run_that_diverges_ends_with_3_and_keeps_its_last_checkpoint(tmp_path,
     folder, kept = tmp_path / "run", {}
     diverge_from(1, monkeypatch)
     at_step(STEPS + 1, lambda: kept.update({path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}))
-    assert train.main(command(folder)) == train.DIVERGED == 3
+    assert train.main(command(folder)) == DIVERGED == 3
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     for word in ("loss became", "epoch 2", "diverged", "--learning-rate"):
@@ -799,7 +800,7 @@ def test_a_small_network_learns_a_few_digits(tmp_path, quick):
 
 @pytest.mark.slow
 def test_the_quickstart_reaches_97_percent(tmp_path, capsys):
-    assert train.main(["--preset", "quickstart", "--out", str(tmp_path / "run")]) == train.DONE
+    assert train.main(["--preset", "quickstart", "--out", str(tmp_path / "run")]) == DONE
     assert log_of(tmp_path / "run")[-1]["test_accuracy"] >= 0.97
 
 
@@ -919,7 +920,7 @@ def test_after_a_failed_step_the_run_goes_on_from_its_last_checkpoint(finished, 
     at_step(STEPS + 3, fail)
     with pytest.raises(MemoryError):
         train.fit(config_of(out=str(tmp_path / "run")), say=lambda line: None)
-    assert train.main(["--resume", str(tmp_path / "run")]) == train.DONE
+    assert train.main(["--resume", str(tmp_path / "run")]) == DONE
     assert_same_run(tmp_path / "run", finished.folder)
 
 

@@ -6,7 +6,6 @@ import argparse
 import importlib.util
 import json
 import os
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -15,19 +14,18 @@ from typing import Any
 
 from ..backend import DEVICES, library
 from ..checkpoint import write_whole
+from ..command import DONE, FAILED, WRONG_COMMAND_LINE, ended
 from ..config import Parser, nearest, reader
-from ..errors import ConfigError, MinidenseError
+from ..errors import ConfigError, ShapeError
 from ..gpus import gpus
 from ..precision import PRECISIONS
 from ..threads import MOST as MOST_THREADS
 from ..threads import thread_count
-from ..train import CANNOT_WRITE, DONE, INTERRUPTED, WRONG_COMMAND_LINE
 from . import on_gpu
 from .contest import WorkerError, contest, prepared, worker
 from .table import HEAD, heading, machine, rows
 from .work import made_for
 
-FAILED = 1
 PROGRAM = "minidense bench"
 MODES = {"train": ("train",), "eval": ("eval",), "both": ("train", "eval")}
 FORMAT = 2  # 1 had one image size for all results, in the settings
@@ -186,27 +184,13 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """minidense bench. Exit codes: 0 done, 1 a worker died, 2 wrong command line, 4 cannot write, 130 interrupted."""
-    try:
+    """minidense bench. Exit codes: 0 done, 1 a worker died, 2 wrong command line, 4 cannot write, 5 no memory, 130 interrupted."""
+
+    def work() -> int:
         given = checked(parser().parse_args(argv))
         report = measure(given)
         if given.json is not None:
             write_whole(Path(given.json), json.dumps(report, indent=1, ensure_ascii=False).encode() + b"\n")
         return DONE
-    except WorkerError as error:
-        return complain(error, FAILED)
-    except MinidenseError as error:
-        return complain(error, WRONG_COMMAND_LINE)
-    except BrokenPipeError:  # whoever read the table has gone; Python would complain once more when it closes the pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return CANNOT_WRITE
-    except OSError as error:
-        return complain(error, CANNOT_WRITE)
-    except KeyboardInterrupt:
-        return INTERRUPTED
 
-
-def complain(error: object, code: int) -> int:
-    """Say in one line what is wrong; returns the exit code."""
-    print(f"{PROGRAM}: {' '.join(str(error).split())}", file=sys.stderr)
-    return code
+    return ended(PROGRAM, work, codes={WorkerError: FAILED, ShapeError: WRONG_COMMAND_LINE})

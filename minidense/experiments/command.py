@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import os
 import sys
 from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -14,16 +13,15 @@ from typing import Any
 
 from ..bench.table import machine
 from ..checkpoint import write_whole
+from ..command import DONE, FAILED, ended, show
 from ..config import Parser, nearest, reader
-from ..errors import ConfigError, MinidenseError
+from ..errors import ConfigError
 from ..report import duration
 from ..threads import MOST as MOST_THREADS
 from ..threads import threads
-from ..train import CANNOT_WRITE, DONE, INTERRUPTED, WRONG_COMMAND_LINE
 from .experiment import Experiment, Notebook, Numbers, as_json
 from .register import EXPERIMENTS
 
-FAILED = 1
 PROGRAM = "minidense experiment"
 
 
@@ -130,15 +128,10 @@ def read(path: Path) -> Numbers:
     return numbers
 
 
-def show(line: object) -> None:
-    """Print at once, whatever the terminal can spell."""
-    encoding = sys.stdout.encoding or "utf-8"
-    print(str(line).encode(encoding, "backslashreplace").decode(encoding), flush=True)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    """minidense experiment. Exit codes: 0 done, 1 a worker died, 2 wrong command line, 4 cannot write, 130 interrupted."""
-    try:
+    """minidense experiment. Exit codes: 0 done, 1 a worker died, 2 wrong command line, 4 cannot write, 5 no memory, 130 interrupted."""
+
+    def work() -> int:
         name, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
         if name in ("-h", "--help"):
             show(listing())
@@ -147,21 +140,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ConfigError(f"unknown experiment {name!r}{nearest(name, EXPERIMENTS)}")
         run(parser(EXPERIMENTS[name]).parse_args(rest))
         return DONE
-    except MinidenseError as error:
-        return complain(error, WRONG_COMMAND_LINE)
-    except BrokenProcessPool:
-        return complain("a process that computed died, perhaps for want of memory; run the same again to go on", FAILED)
-    except BrokenPipeError:  # whoever read this has gone; Python would complain once more when it closes the pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return CANNOT_WRITE
-    except OSError as error:
-        return complain(error, CANNOT_WRITE)
-    except KeyboardInterrupt:
-        complain("interrupted; what was done is kept: run the same again to go on", INTERRUPTED)
-        return INTERRUPTED
 
+    def words(error: BaseException) -> str | None:
+        if isinstance(error, KeyboardInterrupt):
+            return "interrupted; what was done is kept: run the same again to go on"
+        if isinstance(error, BrokenProcessPool):
+            return "a process that computed died, perhaps for want of memory; run the same again to go on"
+        return None
 
-def complain(error: object, code: int) -> int:
-    """Say in one line what is wrong; returns the exit code."""
-    print(f"{PROGRAM}: {' '.join(str(error).split())}", file=sys.stderr)
-    return code
+    return ended(PROGRAM, work, codes={BrokenProcessPool: FAILED}, words=words)
