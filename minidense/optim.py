@@ -1,7 +1,7 @@
 """Optimisers: how a gradient becomes a step."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from .backend import array_module, device_of
@@ -25,7 +25,9 @@ class SGD:
     coast         a parameter without a gradient goes on by momentum and weight decay, as with a gradient of 0; otherwise it stays.
                   Torch7 and Caffe, where all gradients lie in one row of numbers, coast: it matters for blocks that are left out
 
-    ``groups`` is a list of plain dictionaries; a schedule sets ``group["lr"]``.
+    lr_scale      of a group: its rate as a share of everybody's, which ``set_lr`` keeps to (Caffe's lr_mult)
+
+    ``groups`` is a list of plain dictionaries; a schedule calls ``set_lr``, or sets ``group["lr"]``.
     Raises ConfigError for settings that make no sense.
     """
 
@@ -54,15 +56,22 @@ class SGD:
         groups = params if params and all(isinstance(p, dict) for p in params) else [{"params": params}]
         if any("params" not in group for group in groups):
             raise ConfigError('SGD: a parameter group without "params"')
-        self.groups = [{**defaults, **group, "params": list(group["params"])} for group in groups]
+        self.groups = [{**defaults, "lr_scale": 1.0, **group, "params": list(group["params"])} for group in groups]
         self.velocity: dict[Tensor, Any] = {}
-        for group in self.groups:
+        for group, given in zip(self.groups, groups, strict=True):
             _check_group(group)
+            if "lr" not in given:
+                group["lr"] *= group["lr_scale"]
         everything = [p for group in self.groups for p in group["params"]]
         if not everything:
             raise ConfigError("SGD: no parameters to optimise")
         if len(set(everything)) != len(everything):
             raise ConfigError("SGD: a parameter appears twice; it would be stepped twice")
+
+    def set_lr(self, lr: float) -> None:
+        """The learning rate of the moment, for every group in its share."""
+        for group in self.groups:
+            group["lr"] = lr * group["lr_scale"]
 
     def zero_grad(self) -> None:
         """Forget all gradients."""
@@ -165,8 +174,19 @@ def _put(new, old):
     return old
 
 
+def parameter_groups(
+    named_parameters: Iterable[tuple[str, Tensor]], settings: Callable[[str, Tensor], dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Groups for an optimiser: parameters whose (name, parameter) -> settings are equal are together, in their order."""
+    groups: dict[tuple, dict[str, Any]] = {}
+    for name, w in named_parameters:
+        wanted = settings(name, w)
+        groups.setdefault(tuple(wanted.items()), {**wanted, "params": []})["params"].append(w)
+    return list(groups.values())
+
+
 def _check_group(group):
-    known = {"params", "lr", "momentum", "nesterov", "weight_decay", "dampening", "coast"}
+    known = {"params", "lr", "momentum", "nesterov", "weight_decay", "dampening", "coast", "lr_scale"}
     if unknown := sorted(group.keys() - known):
         raise ConfigError(f"SGD: unknown settings {unknown} in a parameter group; known are {sorted(known)}")
     if not all(isinstance(p, Tensor) for p in group["params"]):
@@ -175,6 +195,8 @@ def _check_group(group):
         )
     if not 0 <= group["lr"] < math.inf:
         raise ConfigError(f"SGD: the learning rate must be a number and not be negative, got {group['lr']}")
+    if not 0 <= group["lr_scale"] < math.inf:
+        raise ConfigError(f"SGD: lr_scale must be a number and not be negative, got {group['lr_scale']}")
     if not 0 <= group["momentum"] < 1:
         raise ConfigError(f"SGD: momentum must lie in [0, 1), got {group['momentum']}")
     if not group["weight_decay"] >= 0:

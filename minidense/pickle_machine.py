@@ -34,17 +34,18 @@ class Machine:
 
     protocols: tuple[int, ...] = ()
     instructions: frozenset[bytes] = frozenset()
-    known: frozenset[str] = frozenset()  # the names that may follow GLOBAL
-    keys: tuple[
-        type, ...
-    ] = ()  # types of the keys of dictionaries; hashing a tuple could go down a million levels and crash
+    # the names that may follow GLOBAL
+    known: frozenset[str] = frozenset()
+    # types of the keys of dictionaries; hashing a tuple could go down a million levels and crash
+    keys: tuple[type, ...] = ()
     whose = "no file of this kind"  # for "asks for 'os system', which … does"
 
     def __init__(self, raw: bytes, at: int = 0):
         self.raw, self.at = raw, at
         self.budget = BUDGET
         self.stack: list[Any] = []
-        self.outer: list[list[Any]] = []  # the stacks below each MARK
+        # the stacks below each MARK
+        self.outer: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
 
     def text(self, raw: bytes) -> Any:
@@ -52,15 +53,15 @@ class Machine:
         return raw
 
     def call(self, name: str, arguments: Any) -> Any:
-        """What stands for the result of a call of a known name."""
+        """What stands for the result of a call of a known name. Raises ValueError unless the dialect knows one."""
         raise ValueError(f"a call of {name}")
 
     def build(self, made: Any, state: Any) -> None:
-        """Give something its state, as BUILD does."""
+        """Give something its state, as BUILD does. Raises ValueError unless the dialect has a use for it."""
         raise ValueError(f"a state for {kind_of(made)}")
 
     def persistent(self, label: Any) -> Any:
-        """What stands for something that is kept outside of the pickle."""
+        """What stands for something that is kept outside of the pickle. Raises ValueError unless the dialect has such things."""
         raise ValueError("something outside of the pickle")
 
     def run(self) -> Any:
@@ -229,9 +230,13 @@ class Machine:
         return self.memo[number]
 
 
-NEW_IN_4 = frozenset((b"\x8c", b"\x93", b"\x94", b"\x95"))  # SHORT_BINUNICODE, STACK_GLOBAL, MEMOIZE, FRAME
+# SHORT_BINUNICODE, STACK_GLOBAL, MEMOIZE, FRAME
+NEW_IN_4 = frozenset((b"\x8c", b"\x93", b"\x94", b"\x95"))
 
 
 def kind_of(value: Any) -> str:
     """A value's type in words, for messages."""
-    return value.name if isinstance(value, Global) else f"a {type(value).__name__.strip('_')}"
+    if isinstance(value, Global):
+        return value.name
+    name = type(value).__name__.strip("_")
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"

@@ -1,7 +1,7 @@
 """What a run tells a person: how long it will take, a row for each epoch, what came out, and what to try next."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy
 
 from .backend import synchronise
 from .config import TrainConfig
-from .run_folder import RunFolder
+from .run_folder import RunFolder, counting
 
 
 def table_head(config: TrainConfig) -> str:
@@ -67,13 +67,12 @@ def short_duration(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
 
 
-def summary(history: Sequence[dict[str, Any]], config: TrainConfig, folder: RunFolder) -> str:
+def summary(history: list[dict[str, Any]], config: TrainConfig, folder: RunFolder) -> str:
     """The last lines of a run: what came out, where it lies, and what to try next."""
     seconds = sum(record["seconds"] for record in history)
     whole = f"{history[-1]['epoch']} epochs and {duration(seconds)} of training"
-    counts, when = history[-1], f"after {whole}"
+    counts, when = counting(history), f"after {whole}"
     if config.validation:
-        counts = max(history, key=lambda record: record["validation_accuracy"])  # the first of equals
         when = f"after epoch {counts['epoch']}, the best on the validation images, of {whole}"
     if config.data == "digits":
         hint = "photographs (README: Train on photographs): --model densenet_bc_22_12 --epochs 4 --schedule one_cycle"

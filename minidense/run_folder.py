@@ -47,7 +47,7 @@ class RunFolder:
             raise ConfigError(f"--out {self.path}: cannot be written to: {error.strerror or error}") from None
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Write the checkpoint, then the log from the same history; after an epoch the table and the weights too.
+        """Write the checkpoint, then the log from the same history; after an epoch the table too, and the weights if they count.
 
         A crash in between leaves the log behind the checkpoint, never ahead of it, and the resumed run brings it up again.
         """
@@ -60,11 +60,19 @@ class RunFolder:
             writer.writeheader()
             writer.writerows(history)
             write_whole(self.path / "metrics.csv", table.getvalue().encode())
-            save_weights(checkpoint.weights(), self.path / "weights.safetensors")
+            if counting(history) is history[-1]:
+                save_weights(checkpoint.weights(), self.path / "weights.safetensors")
 
     def draw(self, history: list[dict[str, Any]], title: str) -> None:
         """Draw the learning curves."""
         write_whole(self.curves, plots.learning_curves(history, title=title))
+
+
+def counting(history: list[dict[str, Any]]) -> dict[str, Any]:
+    """The record whose test result counts: the first that is best on the validation images, or the last where none are held out."""
+    if "validation_accuracy" not in history[-1]:
+        return history[-1]
+    return max(history, key=lambda record: record["validation_accuracy"])
 
 
 def folder_for(config: TrainConfig, resume: bool = False) -> RunFolder:

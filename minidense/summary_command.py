@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from types import FunctionType
 from typing import Any
 
 from . import models
@@ -32,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
         "  minidense summary densenet_bc_100_12\n"
         "  minidense summary densenet_40_12 --classes 100 --option stem_channels=24\n"
         "  minidense summary densenet121 --image 256x256 --depth 2\n"
+        "  minidense summary resnet20 --option widths=8,16,32\n"
         "  minidense summary fractalnet_c3_b5 --option project=true --json",
         formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=30, width=120),
         allow_abbrev=False,
@@ -69,7 +72,10 @@ def checked(given: argparse.Namespace) -> argparse.Namespace:
     if given.name is None:
         raise ConfigError(f"which model? For example: {PROGRAM} densenet_bc_100_12; minidense models lists them")
     given.image = image_shape(given.image, models.about(given.name).image_shape)
+    given.typed = " ".join(f"--option {text}" for text in given.option)
     given.option = dict(map(option, given.option))
+    for key in given.option:
+        refuse_untypable(given.name, key)
     for name, value, most in (
         ("--classes", given.classes, 1_000_000),
         ("--batch-size", given.batch_size, MOST_IMAGES),
@@ -94,10 +100,10 @@ def image_shape(text: str | None, usual: tuple[int, int, int]) -> tuple[int, int
 
 
 def option(text: str) -> tuple[str, Any]:
-    """key=value as Python would have it: true, 24, 0.5, none, or text. Raises ConfigError."""
-    key, equals, value = text.partition("=")
+    """key=value as Python would have it: true, 24, 0.5, none, several numbers between commas, or text. Raises ConfigError."""
+    key, _, value = text.partition("=")
     key = key.strip().replace("-", "_")
-    if not equals or not key.isidentifier():
+    if not value or not key.isidentifier():
         raise ConfigError(f"--option is KEY=VALUE, as in stem_channels=24 or project=true; got {text!r}")
     if key in SAID_BY_OTHERS:
         instead = SAID_BY_OTHERS[key]
@@ -105,12 +111,41 @@ def option(text: str) -> tuple[str, Any]:
     words = {"true": True, "false": False, "none": None}
     if value.lower() in words:
         return key, words[value.lower()]
-    for kind in (int, float):
-        try:
-            return key, kind(value)
-        except ValueError:
-            continue
-    return key, value
+    try:
+        numbers = tuple(map(number, value.split(",")))
+    except ValueError:
+        return key, value
+    return key, numbers if len(numbers) > 1 else numbers[0]
+
+
+def number(text: str) -> int | float:
+    """A whole one where it can be. Raises ValueError."""
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)
+
+
+def refuse_untypable(name: str, key: str) -> None:
+    """Raises ConfigError for an option that no text stands for: a function, or sizes in groups."""
+    build = models.about(name).build
+    parameter = inspect.signature(build).parameters.get(key)
+    match parameter and parameter.default:
+        case (tuple(), *_) as groups:
+            what = f"sizes in groups, {groups} by default"
+        case FunctionType():
+            what = "a function"
+        case _:
+            return
+    raise ConfigError(f"--option {key}: cannot be typed, it is {what}; call {build.__name__}({key}=...) in Python")
+
+
+def takes(name: str, key: str) -> str:
+    """What a model's option is, by its default."""
+    usual = inspect.signature(models.about(name).build).parameters[key].default
+    if isinstance(usual, int | float) and not isinstance(usual, bool):
+        return f"{key} takes a number, as in {key}={usual}"
+    return f"{key} is {usual} where it is left out"
 
 
 def summary(given: argparse.Namespace) -> Summary:
@@ -122,10 +157,10 @@ def summary(given: argparse.Namespace) -> Summary:
         try:
             model = models.create(given.name, classes=given.classes, **options)
         except (TypeError, ValueError) as error:
-            if isinstance(error, MinidenseError):
+            if isinstance(error, MinidenseError) or not given.option:
                 raise
-            typed = ", ".join(f"{key}={value}" for key, value in options.items())
-            raise ConfigError(f"{given.name} cannot be built with --option {typed}: {error}") from None
+            wanted = "; ".join(takes(given.name, key) for key in given.option)
+            raise ConfigError(f"{given.name} cannot be built with {given.typed}: {wanted}") from None
         return replace(summarise(model, given.image, batch_size=given.batch_size), name=given.name)
 
 

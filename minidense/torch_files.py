@@ -39,7 +39,9 @@ STORAGES = {
     "torch ByteStorage": "|u1",
     "torch BoolStorage": "|b1",
 }
-WRAPPERS = ("state_dict", "model_state_dict", "model")  # where training programs keep the weights among other things
+# where training programs keep the weights among other things
+WRAPPERS = ("state_dict", "model_state_dict", "model")
+SAVE_ALONE = "save the weights alone: torch.save(model.state_dict(), FILE)"
 
 
 def is_torch_file(start: bytes) -> bool:
@@ -69,8 +71,7 @@ def read_torch_file(path: str | Path) -> dict[str, numpy.ndarray]:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from None
     except UnknownName as error:
         raise CheckpointError(
-            f"{path}: {error}. If you trust its author, open it with torch and save the weights alone: "
-            "torch.save(model.state_dict(), FILE)"
+            f"{path}: {error}. If you trust its author, open it with torch and {SAVE_ALONE}"
         ) from None
     # All that zipfile raises for damaged files; RuntimeError: encrypted, or packed in a way it does not know.
     except (ValueError, KeyError, EOFError, OverflowError, RuntimeError, zipfile.BadZipFile) as error:
@@ -79,6 +80,15 @@ def read_torch_file(path: str | Path) -> dict[str, numpy.ndarray]:
 
 def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def numbers_in(raw: Any, dtype: str) -> numpy.ndarray:
+    """What bytes stand for. bfloat16 is the upper half of a float32; booleans may be any byte, as in C."""
+    if dtype == "bfloat16":
+        return (numpy.frombuffer(raw, "<u2").astype("<u4") << 16).view("<f4")
+    if dtype == "|b1":
+        return numpy.frombuffer(raw, "|u1") != 0
+    return numpy.frombuffer(raw, dtype)
 
 
 # -- the pickle -------------------------------------------------------------------------------------------------------
@@ -100,18 +110,14 @@ class Storage:
     def bytes(self) -> int:
         return self.count * self.item_bytes
 
-    def numbers(self, raw: Any) -> numpy.ndarray:
-        """What the bytes stand for. bfloat16 is the upper half of a float32; booleans may be any byte, as in C."""
-        if self.dtype == "bfloat16":
-            return (numpy.frombuffer(raw, "<u2").astype("<u4") << 16).view("<f4")
-        if self.dtype == "|b1":
-            return numpy.frombuffer(raw, "|u1") != 0
-        return numpy.frombuffer(raw, self.dtype)
-
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A tensor: its element i, j, … is number offset + i·stride₀ + j·stride₁ + … of a storage."""
+    """A tensor: its element i, j, … is number offset + i·stride₀ + j·stride₁ + … of a storage.
+
+    It has no more elements than its storage has numbers. With a stride of 0 a few numbers could stand for any shape, and
+    whoever copies them would need memory for all of it.
+    """
 
     storage: Storage
     offset: int
@@ -123,7 +129,11 @@ class Window:
         for n, step in zip(self.shape, self.stride, strict=True):
             count, last = count * n, last + (n - 1) * step
         if count > self.storage.count:
-            raise ValueError(f"a tensor of shape {self.shape!s:.200} on {self.storage.count} numbers")
+            stretched = any(n > 1 and step == 0 for n, step in zip(self.shape, self.stride, strict=True))
+            raise ValueError(
+                f"a tensor of shape {self.shape!s:.200} that uses its {self.storage.count} numbers several times "
+                f"({'expand' if stretched else 'as_strided'}); save it as tensor.contiguous()"
+            )
         if self.offset > self.storage.count or (count and last >= self.storage.count):
             raise ValueError(f"a tensor that reaches beyond its {self.storage.count} numbers")
 
@@ -203,15 +213,18 @@ def is_size(n: Any) -> bool:
 def state_dict_in(value: Any) -> dict[str, Window]:
     """The tensors by name, from what was saved. Raises ValueError when there are none, or something else among them."""
     if not isinstance(value, dict):
-        raise ValueError(f"it holds {kind_of(value).lower()} where a state_dict, tensors by name, should be")
+        what = "a tensor" if isinstance(value, Window) else kind_of(value)
+        raise ValueError(f"it holds {what} where a state_dict, tensors by name, should be; {SAVE_ALONE}")
     parts = [value, *(value[name] for name in WRAPPERS if isinstance(value.get(name), dict))]
     found = next((part for part in parts if any(isinstance(item, Window) for item in part.values())), None)
     if found is None:
         some = ", ".join(f"{key!s:.40}" for key in list(value)[:5])
-        raise ValueError(f"no tensors by name in it, but {some or 'nothing'}")
+        raise ValueError(f"no tensors by name in it, but {some or 'nothing'}; {SAVE_ALONE}")
     for name, item in found.items():
-        if not isinstance(item, Window) or not isinstance(name, str):
-            raise ValueError(f"its entry {name!r:.100} is {kind_of(item)} and not a tensor with a name")
+        if not isinstance(item, Window):
+            raise ValueError(f"its entry {name!r:.100} is {kind_of(item)} and not a tensor with a name; {SAVE_ALONE}")
+        if not isinstance(name, str):
+            raise ValueError(f"its entry {name!r:.100} is a tensor without a name; {SAVE_ALONE}")
     return cast(dict[str, Window], found)
 
 
@@ -222,7 +235,7 @@ def arrays_of(windows: dict[str, Window], read: Callable[[Storage], Any]) -> dic
     for name, tensor in windows.items():
         key = tensor.storage.key
         if key not in numbers:
-            numbers[key] = tensor.storage.numbers(read(tensor.storage))
+            numbers[key] = numbers_in(read(tensor.storage), tensor.storage.dtype)
         arrays[name] = tensor.on(numbers[key])
     return arrays
 

@@ -16,20 +16,20 @@ import numpy
 from tqdm import tqdm
 
 from . import models
-from .backend import synchronise
+from .backend import synchronise, to_device
 from .checkpoint import Checkpoint, Progress
 from .command import DIVERGED, DONE, ended, one_line
 from .config import CommandLine, TrainConfig, parse, resumed_settings
 from .cupy_trouble import in_our_words
 from .data import Dataset, prefetch, test_batches, training_batches
-from .errors import ConfigError, DivergenceError
+from .errors import ConfigError, DivergenceError, ShapeError
 from .fitting import fitting_batch
 from .gpus import out_of_memory_message
 from .interrupt import Stopped, Stopping, stop_on_ctrl_c
 from .memory import freed_memory_kept
 from .models import Classifier
 from .nn import has_chance, seed_chance
-from .optim import SGD
+from .optim import SGD, parameter_groups
 from .precision import precision
 from .report import forecast, summary, table_head, table_row, typical_seconds
 from .run_folder import RunFolder, checkpoint_at, folder_for
@@ -57,8 +57,7 @@ def train_epoch(
         for images, labels in ready:
             now = progress.epoch + progress.step / steps
             model.at_epoch(now)
-            for group in optimizer.groups:
-                group["lr"] = config.learning_rate_at(now) * group.get("times", 1.0)
+            optimizer.set_lr(config.learning_rate_at(now))
             if has_chance(model):
                 seed_chance(model, (3, *seed, progress.step))
             logits, loss = training_step(model, optimizer, images, labels)
@@ -144,6 +143,7 @@ def fit(
     ):
         dataset = config.dataset()
         model, optimizer = build(config, dataset)
+        refuse_misfit(model, config, dataset)
         history: list[dict[str, Any]] = []
         progress = Progress()
         if saved is not None:
@@ -193,6 +193,26 @@ def fit(
     return history
 
 
+def refuse_misfit(model: Classifier, config: TrainConfig, dataset: Dataset) -> None:
+    """Raise ConfigError when a network cannot work on images of this size: better now than after a run folder is made."""
+    shape, usual = dataset.train_images.shape[1:], models.about(config.model).image_shape
+    if shape[1:] == usual[1:]:
+        return
+    x = Tensor(to_device(numpy.zeros((2, *shape), model.dtype), config.device))
+    labels = to_device(numpy.zeros(2, numpy.int64), config.device)
+    try:
+        with no_grad():
+            model.eval().loss(x, labels)
+    except ShapeError as error:
+        height, width = shape[1:]
+        raise ConfigError(
+            f"--model {config.model} cannot work on {config.data}, whose images have {height}×{width} pixels; "
+            f"it was made for {usual[1]}×{usual[2]} ({error}). DenseNets and ResNets work on any size"
+        ) from None
+    finally:
+        model.train()
+
+
 def refuse_divergence(loss: float, where: str) -> None:
     """Raise DivergenceError when a loss is not a finite number any more."""
     if not math.isfinite(loss):
@@ -200,43 +220,35 @@ def refuse_divergence(loss: float, where: str) -> None:
 
 
 def build(config: TrainConfig, dataset: Dataset) -> tuple[Classifier, SGD]:
-    """The network and the optimiser that the settings ask for."""
+    """The network and the optimiser that the settings ask for. Raises ConfigError for what the network does not have."""
+    about = models.about(config.model)
+    if config.dropout is not None and "dropout" not in (*about.options, *about.settings):
+        raise ConfigError(f"--dropout {config.dropout:g}: {config.model} has none; leave it out")
     model = models.create(
         config.model,
         classes=len(dataset.class_names),
-        in_channels=dataset.train_images.shape[1],
         seed=config.seed,
         device=config.device,
+        **about.for_images(dataset.train_images.shape[1:]),
         **({} if config.dropout is None else {"dropout": config.dropout}),
     )
-    groups = parameter_groups(model, config)
+    last = set(model.last_layer.parameters())
+
+    def settings(name: str, w: Tensor) -> dict[str, Any]:
+        """A bias is what is called so, β of batch norm included. Caffe: twice the rate and no weight decay for biases."""
+        is_bias = name.rpartition(".")[2] == "bias"
+        scale = (config.bias_rate if is_bias else 1.0) * (config.last_layer_rate if w in last else 1.0)
+        decay = 0.0 if is_bias and not config.bias_decay else config.weight_decay
+        return {"lr_scale": scale * model.rate_of(name), "weight_decay": decay}
+
     optimizer = SGD(
-        [{key: value for key, value in group.items() if key != "times"} for group in groups],
+        parameter_groups(model.named_parameters(), settings),
         lr=config.learning_rate,
         momentum=config.momentum,
         nesterov=config.nesterov and config.momentum > 0,
         coast=True,  # as do the frameworks of all these papers
     )
-    for group, wanted in zip(optimizer.groups, groups, strict=True):
-        group["times"] = wanted["times"]
-        group["lr"] *= wanted["times"]
     return model, optimizer
-
-
-def parameter_groups(model: Classifier, config: TrainConfig) -> list[dict[str, Any]]:
-    """All parameters, together where they have the same weight decay and learn at the same `times` the learning rate.
-
-    A bias is what is called so, β of batch norm included. Caffe: twice the rate and no weight decay for biases.
-    """
-    last = set(model.last_layer.parameters())
-    groups: dict[tuple[float, float], list[Any]] = {}
-    for name, w in model.named_parameters():
-        is_bias = name.rpartition(".")[2] == "bias"
-        times = (config.bias_rate if is_bias else 1.0) * (config.last_layer_rate if w in last else 1.0)
-        times *= next((share for start, share in model.rates.items() if name.startswith(start)), 1.0)
-        decay = 0.0 if is_bias and not config.bias_decay else config.weight_decay
-        groups.setdefault((times, decay), []).append(w)
-    return [{"params": params, "times": times, "weight_decay": decay} for (times, decay), params in groups.items()]
 
 
 def steps_in_epoch(dataset: Dataset, config: TrainConfig) -> int:

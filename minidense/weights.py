@@ -9,7 +9,7 @@ import safetensors
 from .checkpoint import MODEL, VELOCITY
 from .errors import CheckpointError
 from .nn import Module
-from .torch_files import START, is_torch_file, one_line, read_torch_file
+from .torch_files import START, is_torch_file, numbers_in, one_line, read_torch_file
 
 # torchvision's DenseNets of 2017 have norm.1 where norm1 is meant; so does their own loader rewrite them.
 OLD_LAYER = re.compile(r"(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.\w+)")
@@ -18,7 +18,7 @@ DTYPES = {
     "F64": "<f8",
     "F32": "<f4",
     "F16": "<f2",
-    "BF16": "<u2",  # the upper half of a float32
+    "BF16": "bfloat16",
     "I64": "<i8",
     "I32": "<i4",
     "I16": "<i2",
@@ -72,8 +72,7 @@ def array_of(tensor: dict) -> numpy.ndarray:
     """A tensor as safetensors hands it out, {"dtype", "shape", "data"}; the library has compared their lengths."""
     if tensor["dtype"] not in DTYPES:
         raise ValueError(f"numbers of type {tensor['dtype']}, of which no network here is made")
-    array = numpy.frombuffer(tensor["data"], DTYPES[tensor["dtype"]]).reshape(tensor["shape"])
-    return (array.astype("<u4") << 16).view("<f4") if tensor["dtype"] == "BF16" else array
+    return numbers_in(tensor["data"], DTYPES[tensor["dtype"]]).reshape(tensor["shape"])
 
 
 def our_names(arrays: dict[str, numpy.ndarray]) -> dict[str, numpy.ndarray]:
@@ -96,16 +95,25 @@ def our_names(arrays: dict[str, numpy.ndarray]) -> dict[str, numpy.ndarray]:
 
 
 def converted(model: Module, arrays: dict[str, numpy.ndarray]) -> dict[str, numpy.ndarray]:
-    """The arrays, in the model's float type where they fit. Raises CheckpointError for numbers that this type has not."""
-    wanted = dict(model.named_arrays())
+    """The arrays, in the model's float type where they fit.
+
+    Raises CheckpointError for numbers that this type has not, and for whole ones or booleans in its place: those of a quantised
+    network mean nothing without their scale. Counts of batches are whole in the model, too.
+    """
     result = dict(arrays)
-    for name, array in arrays.items():
-        if name in wanted and wanted[name].data.shape == array.shape and array.dtype.kind == "f":
+    for name, item in model.named_arrays():
+        array, dtype = arrays.get(name), item.data.dtype
+        if array is None:
+            continue
+        if dtype.kind == "f" and array.dtype.kind != "f":
+            raise CheckpointError(
+                f"{name} holds {array.dtype}, where the model computes in {dtype}. If its network was quantised, "
+                "dequantise it; save it with floating-point weights"
+            )
+        if array.shape == item.data.shape and array.dtype.kind == "f":
             try:
                 with numpy.errstate(over="raise"):
-                    result[name] = array.astype(wanted[name].data.dtype)
+                    result[name] = array.astype(dtype)
             except FloatingPointError:
-                raise CheckpointError(
-                    f"{name} holds numbers beyond {wanted[name].data.dtype}, which the model computes in"
-                ) from None
+                raise CheckpointError(f"{name} holds numbers beyond {dtype}, which the model computes in") from None
     return result

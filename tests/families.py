@@ -41,14 +41,14 @@ TINY = {
 }  # fmt: skip
 
 
-def started(model):
+def started(model, last_bias=0.0):
     """A narrow network without batch norm, ready to learn: the authors' N(0, 0.05) fits their widths and not these."""
     he(model, np.random.default_rng(0))
     for name, parameter in model.named_parameters():
         if name.endswith("T.bias"):
             parameter.data[...] = -2  # gates of a Highway Network
-    if model.last_layer.weight.ndim == 4 and getattr(model, "relu_at_end", True):
-        model.last_layer.bias.data[...] = 5  # with a ReLU behind it, a class that falls below 0 never comes up again
+    # Above 0 where a ReLU follows: a class that falls below never comes up again.
+    model.last_layer.bias.data[...] = last_bias
     return model
 
 
@@ -56,10 +56,10 @@ NARROW = ((16, 16, 16), (24, 24, 24), (24, 24))
 
 # On images of 32×32: name -> (network of 10 classes, learning rate at which it learns 32 of them by heart).
 SMALL = {
-    "nin": lambda: (started(models.nin(widths=NARROW)), 0.006),
-    "allcnn_c": lambda: (started(models.all_cnn_c(widths=(16, 32))), 0.003),
-    "dsn": lambda: (started(models.dsn(widths=NARROW)), 0.0005),
-    "highway": lambda: (started(models.highway(widths=(16, 24, 32), kernels=3 * ((3, 3),), head=32)), 0.006),
+    "nin": lambda: (started(models.nin(widths=NARROW), last_bias=2), 0.01),
+    "allcnn_c": lambda: (started(models.all_cnn_c(widths=(16, 32)), last_bias=5), 0.01),
+    "dsn": lambda: (started(models.dsn(widths=NARROW)), 0.03),
+    "highway": lambda: (started(models.highway(widths=(16, 24, 32), kernels=3 * ((3, 3),), head=32)), 0.02),
     "fractalnet": lambda: (models.fractalnet(columns=2, widths=(16, 32, 32), drop_path=0.15), 0.05),
     "resnet": lambda: (models.resnet(depth=14), 0.05),
     "pre-activation resnet": lambda: (models.resnet(depth=11, unit="full_preact", bottleneck=True), 0.05),

@@ -467,7 +467,7 @@ def test_help_and_version(capsys):
 
 def test_an_unknown_command_gets_the_nearest(capsys):
     assert "unknown command 'trian'; did you mean train?" in complaint(capsys, cli.main, ["trian"])
-    assert "choose one of train, bench" in complaint(capsys, cli.main, ["xyz"])
+    assert "choose one of train, predict, models" in complaint(capsys, cli.main, ["xyz"])
     assert "unknown option --verison; did you mean --version?" in complaint(capsys, cli.main, ["--verison"])
 
 

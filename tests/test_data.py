@@ -1271,6 +1271,14 @@ def test_channel_and_scale_leave_bytes_and_only_say_what_is_to_be_done():
     np.testing.assert_array_equal(images, dataset.test_images.astype(np.float32) / np.float32(255))
 
 
+def test_scale_divides_by_the_brightest_level_there_is():
+    """Otherwise digits, which are drawn in 17 levels, would all be nearly black."""
+    digits = load("digits").normalised("scale")
+    assert digits.levels == digits.train_images.max() == digits.test_images.max() == 16
+    ((images, _),) = test_batches(digits, size=360)
+    assert (images.min(), images.max()) == (0, 1)
+
+
 @pytest.mark.parametrize("how", LEARNT)
 def test_what_is_learnt_from_a_set_is_float32_and_needs_nothing_more(how):
     done = random_set().hold_out(100).normalised(how)

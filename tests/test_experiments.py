@@ -272,7 +272,7 @@ def test_the_families_are_those_of_table_2_and_vgg():
 def test_some_layers_learn_slower(family, slow, times):
     model = FAMILIES[family].build(0)
     optimizer = FAMILIES[family].optimizer(model, momentum=0.9)
-    rates = {w: group["times"] for group in optimizer.groups for w in group["params"]}
+    rates = {w: group["lr_scale"] for group in optimizer.groups for w in group["params"]}
     assert {name: rates[w] for name, w in model.named_parameters()} == {
         name: times if name in slow else 1 for name, _ in model.named_parameters()
     }
@@ -285,7 +285,8 @@ def test_narrow_networks_start_as_in_he_et_al_but_gates_stay_closed():
     assert gates
     assert all((w.data == -2).all() for w in gates)
     weight = parameters["conv2.H.weight"].data
-    assert weight.std() == pytest.approx((2 / weight[0].size) ** 0.5, rel=0.15)  # of 324 numbers
+    # The deviation of 324 normal numbers is itself uncertain by 1/√648 = 4 %; nearly four times that is allowed.
+    assert weight.std() == pytest.approx((2 / weight[0].size) ** 0.5, rel=0.15)
 
 
 def test_companions_start_as_their_authors_have_it():
@@ -329,6 +330,7 @@ def test_each_group_follows_the_cycle_at_its_own_rate(monkeypatch):
     trained(Job("Network in Network", 0.5, 0, replace(FEW, epochs=5, warmup=0.4)), random_images().first(40, 20))
     assert len(seen) == 10
     fast = [rates[0] for rates in seen]
+    # Equal but for rounding, here and below: approx's own 1e-6.
     assert fast[0] == pytest.approx(0.05)
     assert max(fast) == fast[4] == pytest.approx(0.5)
     assert fast[-1] == pytest.approx(0.5 / 6)
@@ -350,6 +352,7 @@ def test_the_table_has_mean_and_spread_of_its_runs(few_images, tmp_path):
         errors = [run["test_error"] for run in notebook.runs if run["family"] == each["family"]]
         assert each["test_errors"] == errors
         assert all(error % 5 == 0 for error in errors)  # of 20 images
+        # Equal but for rounding.
         assert each["mean"] == pytest.approx(statistics.fmean(errors))
         assert each["spread"] == pytest.approx(statistics.stdev(errors))
         assert each["rate"] == FAMILIES[each["family"]].rate
@@ -402,6 +405,24 @@ def test_who_wants_no_more_does_not_wait_for_runs_that_go_on():
     assert next(runs)["seed"] == 0
     runs.close()  # as after Ctrl-C
     assert not multiprocessing.active_children()
+
+
+def test_other_processes_of_who_asked_go_on():
+    """A notebook may have some of its own, from before and begun while the runs went on."""
+    before, meanwhile = (multiprocessing.get_context("spawn").Process(target=time.sleep, args=(600,)) for _ in range(2))
+    jobs = [Job("All-CNN-C", 0.01, seed, replace(FEW, epochs=epochs)) for seed, epochs in ((0, 1), (1, 100_000))]
+    try:
+        before.start()
+        runs = all_trained(jobs, random_images().first(40, 20), processes=2)
+        next(runs)
+        meanwhile.start()
+        runs.close()
+        assert set(multiprocessing.active_children()) == {before, meanwhile}
+    finally:
+        for process in (before, meanwhile):
+            if process.pid is not None:
+                process.terminate()
+                process.join()
 
 
 FORSAKEN = """
@@ -489,6 +510,10 @@ def test_table_and_picture_of_the_rates_mark_the_chosen_one():
     ("arguments", "says"),
     [
         (["--seeds", "0"], "--seeds must be at least 1"),
+        (
+            ["--tune", "--seeds", "5"],
+            "--tune trains each network once at each rate, always from seed 0; leave out --seeds 5",
+        ),
         (["--epochs", "-1"], "--epochs must be at least 1"),
         (["--family", "DenseNetBC"], "did you mean DenseNet-BC?"),
     ],
@@ -556,6 +581,7 @@ def test_every_point_is_a_published_one(paper):
 def test_figure_3_says_what_the_paper_says_of_it(paper):
     by = {each["label"]: each for each in paper["figure3"]}
     assert by["DenseNet-201"]["parameters"] < by["ResNet-101"]["parameters"] / 2
+    # What the paper calls the same error and the same work: 22.58 and 22.44 %, 8.58 and 8.18 GFLOPs, which is 4.9 % more.
     assert by["DenseNet-201"]["error"] == pytest.approx(by["ResNet-101"]["error"], abs=0.2)
     assert by["DenseNet-201"]["flops"] == pytest.approx(by["ResNet-50"]["flops"], rel=0.06)
 

@@ -49,7 +49,13 @@ def images_of(name):
     return fill("input", int(np.prod(shape))).reshape(shape)
 
 
+# The golden numbers were counted in float64 by another library, which sums in another order. 1e-6 is how near they have to be;
+# measured on one x86-64 machine are 4e-12 for the logits, of which some are near 0, and 5e-14 for all else.
+NEAR = 1e-6
+
+
 def test_the_fill_is_the_golden_one():
+    # The numbers are written with 16 digits.
     np.testing.assert_allclose(
         fill("input", 3), [-0.9120334181934595, -0.787447543349117, -0.8587395022623241], rtol=1e-15
     )
@@ -66,8 +72,8 @@ def test_golden_numbers_in_evaluation(name):
     expected = GOLDEN[name]
     with md.no_grad():
         logits = filled(name).eval()(md.Tensor(images_of(name))).data
-    np.testing.assert_allclose(logits[0, : len(expected["eval_logits_row0"])], expected["eval_logits_row0"], rtol=1e-6)
-    assert np.linalg.norm(logits) == pytest.approx(expected["eval_logits_norm"], rel=1e-6)
+    np.testing.assert_allclose(logits[0, : len(expected["eval_logits_row0"])], expected["eval_logits_row0"], rtol=NEAR)
+    assert np.linalg.norm(logits) == pytest.approx(expected["eval_logits_norm"], rel=NEAR)
 
 
 @pytest.mark.parametrize("name", sorted(GOLDEN))
@@ -79,14 +85,14 @@ def test_golden_numbers_in_training(name):
         logits, loss = model.loss(images, labels)
     loss.backward()
     np.testing.assert_allclose(
-        logits.data[0, : len(expected["train_logits_row0"])], expected["train_logits_row0"], rtol=1e-6
+        logits.data[0, : len(expected["train_logits_row0"])], expected["train_logits_row0"], rtol=NEAR
     )
-    assert np.linalg.norm(logits.data) == pytest.approx(expected["train_logits_norm"], rel=1e-6)
-    assert loss.item() == pytest.approx(expected["train_loss"], rel=1e-6)
-    assert np.linalg.norm(images.grad) == pytest.approx(expected["input_grad_norm"], rel=1e-6)
+    assert np.linalg.norm(logits.data) == pytest.approx(expected["train_logits_norm"], rel=NEAR)
+    assert loss.item() == pytest.approx(expected["train_loss"], rel=NEAR)
+    assert np.linalg.norm(images.grad) == pytest.approx(expected["input_grad_norm"], rel=NEAR)
     norms = {k: np.linalg.norm(p.grad) for k, p in model.named_parameters()}
-    # Batch norm takes a convolution's bias out again: its gradient is 0 but for rounding, 1e-14 of the others'.
-    assert norms == pytest.approx(expected["grad_norms"], rel=1e-6, abs=1e-11)
+    # Batch norm takes a convolution's bias out again: its gradient is 0 but for rounding, 1e-14 at most as measured; there abs counts.
+    assert norms == pytest.approx(expected["grad_norms"], rel=NEAR, abs=1e-11)
 
 
 @pytest.mark.parametrize("name", sorted(GOLDEN))
@@ -95,5 +101,5 @@ def test_golden_numbers_hold_in_float32(name):
     with md.no_grad():
         logits = filled(name, np.float32).eval()(md.Tensor(images_of(name), dtype=np.float32)).data
     row = np.array(expected["eval_logits_row0"])
-    # Up to 30 layers of float32, relative to the largest logit.
-    np.testing.assert_allclose(logits[0, : len(row)], row, rtol=1e-3, atol=1e-5 * abs(row).max())
+    # Up to 30 layers of float32, whose rounding is 6e-8, relative to the largest logit; measured are 7e-7 at most.
+    np.testing.assert_allclose(logits[0, : len(row)], row, rtol=0, atol=1e-5 * abs(row).max())

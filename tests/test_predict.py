@@ -14,12 +14,11 @@ import PIL.Image
 import PIL.ImageDraw
 import pytest
 
-from minidense import data, models, predict
+from minidense import models, predict
 from minidense.checkpoint import save_weights
 from minidense.config import TrainConfig
-from minidense.data import datasets
 from minidense.errors import DataError
-from minidense.predict import View, imagenet_classes, picture, view_of
+from minidense.pictures import View, imagenet_classes, picture, view_of
 from minidense.speed import reference_only
 
 try:
@@ -70,17 +69,6 @@ def test_the_classes_of_imagenet_are_in_their_order():
     assert (names[134], names[517], names[638], names[639]) == ("crane bird", "crane", "maillot", "maillot tank suit")
 
 
-def test_what_is_known_without_files_is_what_the_data_sets_say(monkeypatch):
-    nothing = (np.zeros((1, 3, 32, 32), np.uint8), np.zeros(1, np.int64)) * 2
-    monkeypatch.setattr(datasets, "find", lambda *_: Path())
-    for name in ("cifar10", "cifar100", "svhn"):
-        monkeypatch.setattr(datasets, f"read_{name}", lambda _: nothing)
-        whole, view = data.load(name), view_of(name)
-        assert (view.class_names, view.mean, view.std) == (whole.class_names, whole.mean, whole.std)
-        assert view.shape == whole.train_images.shape[1:]
-    assert set(predict.KNOWN) == {"imagenet", *data.DATASETS}
-
-
 # -- the bytes of torchvision -----------------------------------------------------------------------------------------
 
 SIZES = [(300, 200), (200, 301), (100, 80), (1024, 77), (256, 256), (257, 513), (224, 224), (255, 1000)]
@@ -112,6 +100,7 @@ def test_a_picture_becomes_what_pytorch_interpolates_to_a_unit(size):
     width, height = resized(*size)
     expected = torch.nn.functional.interpolate(image, size=(height, width), mode="bilinear", antialias=True)
     expected = centre(expected[0].round().clamp(0, 255).numpy())
+    # Pillow computes with weights of 22 bits and rounds after each direction, PyTorch in float32 and once: half a unit each time.
     assert abs(seen(PIL.Image.fromarray(noise(*size)), IMAGENET) - expected).max() <= 1
 
 
@@ -128,9 +117,11 @@ def test_the_numbers_of_a_picture_are_normalised_as_for_these_weights():
     pixels = np.full((3, 224, 224), 51, np.uint8)
     predict.likeliest(Listener(), IMAGENET, pixels, 2)
     for channel, mean, std in zip(told[0][0], (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), strict=True):
-        np.testing.assert_allclose(channel, (0.2 - mean) / std, rtol=1e-5)  # float32, a few roundings
+        # float32, a few roundings; here and below
+        np.testing.assert_allclose(channel, (0.2 - mean) / std, rtol=1e-5)
     predict.likeliest(Listener(), view_of("digits"), np.full((1, 8, 8), 255, np.uint8), 1)
-    np.testing.assert_allclose(told[1], (16 - 4.88) / 6.02, rtol=1e-5)  # the digits have 17 levels
+    # the digits have 17 levels
+    np.testing.assert_allclose(told[1], (16 - 4.88) / 6.02, rtol=1e-5)
 
 
 # -- pictures of every kind -------------------------------------------------------------------------------------------
@@ -143,7 +134,8 @@ def test_every_format_is_read(name):
     pixels = seen(PIL.Image.new("RGB", (9, 7), RED), name=name)
     assert pixels.dtype == np.uint8
     assert pixels.shape == (3, 4, 4)
-    assert abs(pixels.astype(int) - np.reshape(RED, (3, 1, 1))).max() <= 4  # JPEG and WebP are not exact
+    # JPEG and WebP compute luma and chroma in whole numbers, and divide them by steps of a few units: 4 of 255 are no other colour.
+    assert abs(pixels.astype(int) - np.reshape(RED, (3, 1, 1))).max() <= 4
 
 
 T = PIL.Image.Transpose
@@ -171,7 +163,8 @@ def test_pictures_are_turned_upright(orientation):
 
 def transparent(mode):
     image = PIL.Image.new("RGBA", (8, 8), (*RED, 255))
-    image.paste((0, 0, 0, 0), (0, 0, 8, 4))  # the upper half lets through what lies behind
+    # The upper half lets through what lies behind.
+    image.paste((0, 0, 0, 0), (0, 0, 8, 4))
     return image if mode == "RGBA" else image.convert(mode)
 
 
@@ -179,10 +172,9 @@ def transparent(mode):
 def test_what_is_transparent_lies_on_white(mode):
     pixels = seen(transparent(mode))
     assert (pixels[:, 0] == 255).all()
+    # 86 = 0.299·200 + 0.587·40 + 0.114·20
     below = RED if mode == "RGBA" else (86, 86, 86)
-    assert all(
-        (channel == value).all() for channel, value in zip(pixels[:, 3], below, strict=True)
-    )  # 0.299·200 + 0.587·40 + 0.114·20
+    assert all((channel == value).all() for channel, value in zip(pixels[:, 3], below, strict=True))
 
 
 @pytest.mark.parametrize("half", [True, False])
@@ -211,6 +203,7 @@ def test_grey_black_and_white_and_16_bits():
 
 def test_cmyk_is_read():
     pixels = seen(PIL.Image.new("CMYK", (8, 8), (0, 255, 255, 0)), name="a.jpg").astype(int)
+    # JPEG is not exact, as above.
     assert abs(pixels - np.reshape((255, 0, 0), (3, 1, 1))).max() <= 4
 
 
@@ -364,7 +357,8 @@ def test_json_is_one_object(cifar_run, capsys):
     ship, cat = found["pictures"][1]["classes"]
     assert (ship["class"], ship["name"]) == (8, "ship")
     assert (cat["class"], cat["name"]) == (3, "cat")
-    assert abs(ship["probability"] - SHIP) < 1e-5  # the sum above has five digits
+    # The sum above has five digits.
+    assert abs(ship["probability"] - SHIP) < 1e-5
     assert abs(cat["probability"] - CAT) < 1e-5
 
 
@@ -398,7 +392,39 @@ def test_digits_are_seen_in_grey(capsys):
     code, out, _ = run("a.png", *argv, "--top", "99", capsys=capsys)
     classes = json.loads(out)["pictures"][0]["classes"]
     assert (code, sorted(one["name"] for one in classes)) == (0, list("0123456789"))
-    assert abs(sum(one["probability"] for one in classes) - 1) < 1e-5  # float32
+    # ten numbers of float32, 6e-8 each
+    assert abs(sum(one["probability"] for one in classes) - 1) < 1e-5
+
+
+def test_digits_of_a_scaled_run_are_divided_by_their_brightest_level(cifar_run, capsys, monkeypatch):
+    config = TrainConfig(model="densenet_bc_10_4", data="digits", normalise="scale")
+    (cifar_run / "config.toml").write_text(config.to_toml())
+    model = models.create("densenet_bc_10_4", in_channels=1)
+    save_weights(model.state_dict(), cifar_run / "weights.safetensors")
+    views = []
+    monkeypatch.setattr(predict, "likeliest", lambda model, view, *_: views.append(view) or [])
+    assert run("a.png", "--run", "runs/small", capsys=capsys)[0] == 0
+    assert (views[0].mean, views[0].std, views[0].levels) == ((0.0,), (16.0,), 16)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "channels", "sizes"),
+    [
+        ("allcnn_c", "digits", 1, ("32×32", "8×8")),
+        ("fractalnet_c3_b5", "digits", 1, ("32×32", "8×8")),
+        ("densenet121", "digits", 1, ("224×224", "8×8")),
+    ],
+)
+def test_pictures_too_small_for_a_network_are_told_in_one_line(name, data, channels, sizes, capsys):
+    save_weights(models.create(name, classes=10, in_channels=channels).state_dict(), "weights.safetensors")
+    PIL.Image.fromarray(noise(40, 40)).save("a.png")
+    argv = ("--model", name, "--data", data, "--weights", "weights.safetensors")
+    code, out, err = run("a.png", *argv, capsys=capsys)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err == (
+        f"minidense predict: {name} was made for images of {sizes[0]} pixels and cannot look at those of --data {data}, "
+        f"{sizes[1]}; name the data set that these weights were trained on\n"
+    )
 
 
 def test_imagenet_s_networks_are_found_under_torchvisions_names(capsys):
@@ -502,6 +528,7 @@ def test_help_shows_an_example_of_each_way(capsys):
     assert end.value.code == 0
     assert "minidense predict dog.jpg --model densenet121 --weights densenet121-a639ec97.pth" in text
     assert "--run runs/densenet_bc_100_12-cifar10" in text
+    assert "https://download.pytorch.org/models/densenet121-a639ec97.pth" in text
     assert max(map(len, text.splitlines())) <= 120
 
 

@@ -12,7 +12,8 @@ from minidense import functional as F
 from minidense import models, models_command, nn, summary_command
 from minidense.errors import ConfigError, ShapeError
 from minidense.speed import reference_only
-from minidense.summary import folded, run, summarise
+from minidense.summary import run, summarise
+from minidense.summary_table import folded
 from minidense.tensor import Tensor
 
 
@@ -83,9 +84,8 @@ def test_what_is_kept_is_what_the_process_holds():
             held.append(tracemalloc.get_traced_memory()[0])
             tracemalloc.stop()
             del graph
-    assert (held[1] - held[0]) / 4 == pytest.approx(
-        summarise(model, (3, 16, 16)).kept, rel=0.001
-    )  # Python's own objects
+    # Python's own objects are measured with the arrays, and differ from run to run: in two runs by 2e-6 and 5e-4 of what is kept.
+    assert (held[1] - held[0]) / 4 == pytest.approx(summarise(model, (3, 16, 16)).kept, rel=0.001)
 
 
 @pytest.mark.parametrize(
@@ -337,6 +337,25 @@ def test_options_of_the_model_have_pythons_types():
     ]
 
 
+def test_options_with_several_numbers_have_commas():
+    typed = ["widths=16,32,64", "dropout=0,0.25", "note=a,b", "note=1,b"]
+    assert [summary_command.option(text)[1] for text in typed] == [(16, 32, 64), (0, 0.25), "a,b", "1,b"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "first"),
+    [
+        (("resnet20", "--option", "widths=4,6,8"), "Conv2d 3×3, 3→4"),
+        (("allcnn_c", "--option", "widths=6,8"), "Conv2d 3×3, 3→6"),
+        (("highway_19", "--option", "widths=4,6,8"), "Conv2d 3×3, 3→4"),
+    ],
+)
+def test_a_network_of_other_widths(typed, first, capsys):
+    code, out, err = said(capsys, *typed)
+    assert (code, err) == (0, "")
+    assert first in out
+
+
 @pytest.mark.parametrize(
     ("typed", "message"),
     [
@@ -352,7 +371,29 @@ def test_options_of_the_model_have_pythons_types():
         (("densenet_bc_22_12", "--depth", "0"), "--depth must be at least 1"),
         (("densenet_bc_22_12", "--option", "dropout"), "--option is KEY=VALUE"),
         (("densenet_bc_22_12", "--option", "droput=0.2"), "takes no option droput; it takes"),
-        (("densenet_bc_22_12", "--option", "dropout=much"), "dropout=much"),
+        (("densenet_bc_22_12", "--option", "stem_channels="), "--option is KEY=VALUE"),
+        (
+            ("densenet_bc_22_12", "--option", "dropout=much", "--image", "1,32,32"),
+            "densenet_bc_22_12 cannot be built with --option dropout=much: dropout takes a number, as in dropout=0.0\n",
+        ),
+        (("wrn16_4", "--option", "dropout=none"), "--option dropout=none: dropout takes a number, as in dropout=0.0\n"),
+        (("resnet20", "--option", "widths=3"), "widths must be 3 whole numbers of at least 1, got 3\n"),
+        (("allcnn_c", "--option", "widths=1,2,3"), "widths must be 2 whole numbers of at least 1, got (1, 2, 3)\n"),
+        (
+            ("allcnn_c", "--option", "input_dropout=x", "--option", "dropout=0.1"),
+            "allcnn_c cannot be built with --option input_dropout=x --option dropout=0.1: "
+            "input_dropout takes a number, as in input_dropout=0.2; dropout takes a number, as in dropout=0.5\n",
+        ),
+        (
+            ("nin", "--option", "widths=3"),
+            "--option widths: cannot be typed, it is sizes in groups, ((192, 160, 96), (192, 192, 192), (192, 192)) by default; "
+            "call nin(widths=...) in Python\n",
+        ),
+        (("highway_19", "--option", "kernels=3,3,3"), "by default; call highway(kernels=...) in Python\n"),
+        (
+            ("vgg16_bn_cifar", "--option", "initialise=he"),
+            "--option initialise: cannot be typed, it is a function; call vgg_cifar(initialise=...) in Python\n",
+        ),
         (("densenet_bc_22_12", "--option", "classes=3"), "--option classes: use --classes"),
         (("densenet_bc_22_12", "--option", "seed=3"), "--option seed: makes no difference"),
         (("densenet_bc_22_12", "--option", "depth=40"), "the name of the model already says depth"),
@@ -379,7 +420,7 @@ def test_too_little_memory_is_said_in_one_line(capsys, monkeypatch):
 
     monkeypatch.setattr(summary_command, "summarise", too_much)
     assert said(capsys, "densenet_bc_22_12") == (
-        1, "", "minidense summary: not enough memory to run the network once; try a smaller --image\n",
+        5, "", "minidense summary: not enough memory to run the network once; try a smaller --image\n",
     )  # fmt: skip
 
 

@@ -148,7 +148,8 @@ def everything():
         "odd numbers": torch.tensor([float("nan"), float("inf"), -0.0, 1e-45]),
         **{str(t): torch.arange(5).to(getattr(torch, t)) for t in TYPES},
     }
-    module = torch.nn.BatchNorm1d(2).state_dict()  # an OrderedDict with _metadata
+    # an OrderedDict with _metadata
+    module = torch.nn.BatchNorm1d(2).state_dict()
     module.update(state)
     return module
 
@@ -226,12 +227,34 @@ def test_anything_else_than_plain_weights_is_refused_by_its_name_with_the_way_ou
 
 @needs_torch
 def test_two_kinds_of_numbers_without_an_array_type_here_are_told_apart_from_damage():
-    with pytest.raises(CheckpointError, match="no tensors by name in it, but epoch, steps"):
-        read(written_by_torch({"epoch": 3, "steps": [1, 2]}, True))
-    with pytest.raises(CheckpointError, match="holds a list where a state_dict"):
-        read(written_by_torch([torch.zeros(2)], True))
-    with pytest.raises(CheckpointError, match="its entry 'note' is a str and not a tensor"):
-        read(written_by_torch({"x": torch.zeros(2), "note": "hello"}, True))
+    for value, words in (
+        ({"epoch": 3, "steps": [1, 2]}, "no tensors by name in it, but epoch, steps"),
+        ([torch.zeros(2)], "it holds a list where a state_dict, tensors by name, should be"),
+        (3, "it holds an int where"),
+        (None, "it holds a NoneType where"),
+        ({"x": torch.zeros(2), "note": "hello"}, "its entry 'note' is a str and not a tensor with a name"),
+        ({"x": torch.zeros(2), "n": 3}, "its entry 'n' is an int and not a tensor with a name"),
+        ({"x": torch.zeros(2), 3: torch.zeros(2)}, "its entry 3 is a tensor without a name"),
+    ):
+        with pytest.raises(CheckpointError) as refusal:
+            read(written_by_torch(value, True))
+        assert words in str(refusal.value)
+        assert str(refusal.value).endswith("; save the weights alone: torch.save(model.state_dict(), FILE)")
+
+
+@needs_torch
+@FORMATS
+def test_a_stretched_tensor_is_refused_with_the_way_out(new):
+    """Six numbers may stand for 10^12 in this way, and whoever copies them needs as much memory."""
+    with pytest.raises(CheckpointError) as refusal:
+        read(written_by_torch({"x": torch.arange(4.0).expand(3, 4)}, new))
+    assert str(refusal.value) == (
+        "weights.pth: cannot be read as a file of torch.save: a tensor of shape (3, 4) that uses its 4 numbers several times "
+        "(expand); save it as tensor.contiguous()"
+    )
+    # One that has room enough in its storage needs no more memory than that.
+    x = read(written_by_torch({"x": torch.arange(12.0)[:4].expand(3, 4)}, new))["x"]
+    assert x.tolist() == [[0, 1, 2, 3]] * 3
 
 
 @needs_torch
@@ -405,7 +428,8 @@ def test_the_poison_is_real(name):
 @BOTH
 @pytest.mark.parametrize("name", HOSTILE_PICKLES)
 def test_a_hostile_pickle_is_refused_in_one_line_and_not_executed(name, write, monkeypatch):
-    monkeypatch.setattr(pickle_machine, "BUDGET", 100_000)  # a tenth, as this is slow under tracemalloc
+    # a tenth, as this is slow under tracemalloc
+    monkeypatch.setattr(pickle_machine, "BUDGET", 100_000)
     raw = write(HOSTILE_PICKLES[name])
     Path("weights.pth").write_bytes(raw)
     # 10 MB: as many things as instructions are allowed, at 64 bytes and a place in a list each; 1 MB: the file
@@ -510,6 +534,8 @@ HOSTILE_FILES = {
 @pytest.mark.parametrize("name", HOSTILE_FILES)
 def test_a_hostile_file_is_refused_in_one_line(name):
     Path("weights.pth").write_bytes(HOSTILE_FILES[name])
+    # As many things as instructions are allowed, at 64 bytes and a place in a list each, make 80 MB. The file is held once, and
+    # what is cut out of it, and what that becomes.
     limit = 3 * len(HOSTILE_FILES[name]) + 80_000_000
     with memory_below(limit), pytest.raises(CheckpointError, match=r"weights\.pth: ") as refusal:
         read_torch_file("weights.pth")

@@ -341,7 +341,7 @@ def test_groups_keep_their_share_of_the_rate_through_a_run(tmp_path, quick, monk
     seen, original = [], SGD.step
 
     def step(self):
-        seen.append({group["times"]: group["lr"] for group in self.groups})
+        seen.append({group["lr_scale"]: group["lr"] for group in self.groups})
         original(self)
 
     monkeypatch.setattr(SGD, "step", step)
@@ -728,7 +728,7 @@ def test_the_groups_of_other_families_hold_each_parameter_once(name):
         name
         for name, w in model.named_parameters()
         for g in optimizer.groups
-        if w in g["params"] and g["times"] in (0.1, 0.2)
+        if w in g["params"] and g["lr_scale"] in (0.1, 0.2)
     ]
     assert len(slow) == 2  # weight and bias of the layer that makes the logits
 
@@ -738,7 +738,7 @@ def test_a_network_may_have_a_share_of_the_rate_for_some_of_its_layers():
     images, labels = np.zeros((4, 3, 32, 32), np.uint8), np.arange(4)
     dataset = Dataset("grey", images, labels, images, labels, tuple("0123456789"), (0.0,) * 3, (1.0,) * 3, 4, True)
     model, optimizer = train.build(TrainConfig(model="dsn", bias_rate=2.0), dataset)
-    times = {w: group["times"] for group in optimizer.groups for w in group["params"]}
+    times = {w: group["lr_scale"] for group in optimizer.groups for w in group["params"]}
     assert {name: times[w] for name, w in model.named_parameters() if name.startswith("companion")} == {
         f"companion{i}.{part}": share for i in (1, 2, 3) for part, share in (("weight", 0.001), ("bias", 0.002))
     }

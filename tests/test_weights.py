@@ -208,7 +208,8 @@ def steps_of_onnx(graph, helper, to_array):
     for node in graph.node:
         options = {item.name: helper.get_attribute_value(item) for item in node.attribute}
         same = {tuple(options[key]) for key in ("strides", "pads", "kernel_shape") if key in options}
-        assert all(len(set(values)) == 1 for values in same)  # square
+        # Everything is square.
+        assert all(len(set(values)) == 1 for values in same)
         stride, padding, kernel = (options.get(key, [None])[0] for key in ("strides", "pads", "kernel_shape"))
         x, y = node.input[:1], node.output[0]
         match node.op_type:
@@ -288,7 +289,8 @@ def small():
     model = models.create(SMALL, seed=1)
     rng = np.random.default_rng(0)
     for _, item in model.named_arrays():
-        item.data[...] = rng.integers(-8, 8, item.data.shape)  # exact in every float type
+        # exact in every float type
+        item.data[...] = rng.integers(-8, 8, item.data.shape)
     return model.state_dict()
 
 
@@ -430,6 +432,23 @@ def test_numbers_that_the_model_cannot_hold_change_nothing(small):
     state["classifier.bias"][-1] = 1e39
     message = refused(fresh(), write(state, "safetensors"))
     assert message == "weights: classifier.bias holds numbers beyond float32, which the model computes in"
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int64", "bool"])
+def test_whole_numbers_where_the_model_computes_in_floats_are_refused(form, dtype, small):
+    """The weights of a quantised network mean nothing without their scale; the counts of batches are whole in the model, too."""
+    small["classifier.weight"] = small["classifier.weight"].astype(dtype)
+    assert refused(fresh(), write(small, form)) == (
+        f"weights: classifier.weight holds {dtype}, where the model computes in float32. If its network was quantised, "
+        "dequantise it; save it with floating-point weights"
+    )
+
+
+def test_whole_numbers_are_told_even_where_their_shape_does_not_fit(small):
+    """Four bits a weight come two in a byte."""
+    small["classifier.weight"] = np.zeros((10, 5), np.uint8)
+    assert "classifier.weight holds uint8" in refused(fresh(), write(small, "safetensors"))
 
 
 def test_weights_that_are_no_numbers_are_loaded_as_they_are(small):

@@ -16,7 +16,8 @@ from .svhn import SVHN_PLACES, read_svhn
 from .whitening import whole_set
 
 ENVIRONMENT_VARIABLE = "MINIDENSE_DATA"
-NORMALISATIONS = ("channel", "scale", "pixel_mean", "pixel_mean_std", "gcn", "zca")  # see Dataset.normalised
+# see Dataset.normalised
+NORMALISATIONS = ("channel", "scale", "pixel_mean", "pixel_mean_std", "gcn", "zca")
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,11 @@ class Dataset:
     crop_padding: int  # pixels that a random crop may move the image by
     flip: bool  # is a mirrored picture still one of its class? A digit is not
     reflect: bool = False  # a crop sees the image's reflection beyond its border, otherwise zeros
-    easier_from: int | None = (
-        None  # the training images from this one on are easier than the others (SVHN's extra ones)
-    )
+    # the training images from this one on are easier than the others (SVHN's extra ones)
+    easier_from: int | None = None
     validation_images: Any = None  # what ``hold_out`` has kept apart
     validation_labels: Any = None
+    levels: int = 255  # the brightest that a pixel can be
 
     device = property(lambda self: device_of(self.train_images))
 
@@ -112,7 +113,7 @@ class Dataset:
         """Images that are on the CPU, treated in one of the ``NORMALISATIONS``; all statistics are those of the training images.
 
         channel                     less the data set's mean, divided by its deviation, for each channel (Huang et al. 2017)
-        scale                       divided by 255 (Huang et al. 2017 for SVHN)
+        scale                       divided by 255 (Huang et al. 2017 for SVHN), digits by 16: the brightest become 1
         pixel_mean, pixel_mean_std, gcn, zca    see ``whitening.whole_set``: float32 arrays, made here and now
 
         Raises ConfigError for another word.
@@ -123,7 +124,7 @@ class Dataset:
         if how == "channel":
             return self
         if how == "scale":
-            return replace(self, mean=channels * (0.0,), std=channels * (255.0,))
+            return replace(self, mean=channels * (0.0,), std=channels * (float(self.levels),))
         names = ["train_images", "test_images", *(["validation_images"] if self.validation_images is not None else [])]
         images = whole_set(how, *(getattr(self, name) for name in names))
         return replace(self, **dict(zip(names, images, strict=True)), mean=channels * (0.0,), std=channels * (1.0,))
@@ -183,36 +184,27 @@ def digits(data_dir: str | Path | None = None) -> Dataset:
         std=(6.02,),
         crop_padding=1,
         flip=False,
+        levels=16,
     )
 
 
 def cifar10(data_dir: str | Path | None = None) -> Dataset:
-    """60,000 photographs of 32×32 pixels in ten classes, 50,000 to train on (Krizhevsky 2009).
-
-    Mean and deviation are those of the DenseNet authors' code (fb.resnet.torch, datasets/cifar10.lua), in pixel levels 0 … 255.
-    """
+    """60,000 photographs of 32×32 pixels in ten classes, 50,000 to train on (Krizhevsky 2009)."""
     return Dataset(
         "cifar10",
         *read_cifar10(find("cifar10", CIFAR10_PLACES, data_dir)),
-        class_names=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
-        mean=(125.3, 123.0, 113.9),
-        std=(63.0, 62.1, 66.7),
+        **vars(PHOTOGRAPHS["cifar10"]),
         crop_padding=4,
         flip=True,
     )
 
 
 def cifar100(data_dir: str | Path | None = None) -> Dataset:
-    """60,000 photographs of 32×32 pixels in a hundred classes, 50,000 to train on (Krizhevsky 2009): the fine labels.
-
-    Mean and deviation are those of the DenseNet authors' code (fb.resnet.torch, datasets/cifar100.lua).
-    """
+    """60,000 photographs of 32×32 pixels in a hundred classes, 50,000 to train on (Krizhevsky 2009): the fine labels."""
     return Dataset(
         "cifar100",
         *read_cifar100(find("cifar100", CIFAR100_PLACES, data_dir)),
-        class_names=tuple(CIFAR100_CLASSES.split()),
-        mean=(129.3, 124.1, 112.4),
-        std=(68.2, 65.4, 70.4),
+        **vars(PHOTOGRAPHS["cifar100"]),
         crop_padding=4,
         flip=True,
     )
@@ -226,9 +218,7 @@ def svhn(data_dir: str | Path | None = None) -> Dataset:
     return Dataset(
         "svhn",
         *read_svhn(find("svhn", SVHN_PLACES, data_dir)),
-        class_names=tuple("0123456789"),
-        mean=(0.0, 0.0, 0.0),
-        std=(255.0, 255.0, 255.0),
+        **vars(PHOTOGRAPHS["svhn"]),
         crop_padding=0,
         flip=False,
         easier_from=SVHN_IMAGES["train"],
@@ -245,6 +235,25 @@ CIFAR100_CLASSES = (
     "skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television tiger "
     "tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm"
 )
+CIFAR10_CLASSES = "airplane automobile bird cat deer dog frog horse ship truck"
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """What is known of a data set of photographs, (3, 32, 32), although its files may not be there; see ``Dataset``."""
+
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+# CIFAR's means and deviations are those of the DenseNet authors' code (fb.resnet.torch, datasets/cifar10.lua and cifar100.lua),
+# in pixel levels 0 … 255.
+PHOTOGRAPHS = {
+    "cifar10": Photographs(tuple(CIFAR10_CLASSES.split()), (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)),
+    "cifar100": Photographs(tuple(CIFAR100_CLASSES.split()), (129.3, 124.1, 112.4), (68.2, 65.4, 70.4)),
+    "svhn": Photographs(tuple("0123456789"), (0.0, 0.0, 0.0), (255.0, 255.0, 255.0)),
+}
 
 DATASETS = {"digits": digits, "cifar10": cifar10, "cifar100": cifar100, "svhn": svhn}
 # What settings may name although its images cannot be read, and what can be done without.
@@ -252,11 +261,8 @@ NOT_YET = {
     "imagenet": "reading folders of photographs is not part of minidense yet. Its networks can be looked at with minidense "
     "summary, and minidense predict runs them on single pictures with weights from elsewhere"
 }
-PLACES = {
-    "cifar10": CIFAR10_PLACES,
-    "cifar100": CIFAR100_PLACES,
-    "svhn": SVHN_PLACES,
-}  # of those that do not come with the package
+# of those that do not come with the package
+PLACES = {"cifar10": CIFAR10_PLACES, "cifar100": CIFAR100_PLACES, "svhn": SVHN_PLACES}
 CIFAR_PAGE, SVHN_PAGE = "https://www.cs.toronto.edu/~kriz", "http://ufldl.stanford.edu/housenumbers"
 # How to get each of them.
 SOURCES = {

@@ -14,8 +14,9 @@ from ..models.entry import CIFAR, finished
 from ..models.highway import GATE_BIAS, HighwayLayer
 from ..models.initialise import he, like_wide_resnet
 from ..models.wide_resnet import WideResNet
-from ..optim import SGD
+from ..optim import SGD, parameter_groups
 from ..summary import summarise
+from ..tensor import Tensor
 
 MULTIPLY_ADDS = 4_000_000  # an image, of a convolution's or linear layer's; about a tenth of ResNet-20's
 TOLERANCE = 0.15  # how far from it a network may be
@@ -41,18 +42,15 @@ class Family:
     slower: dict[str, float] = field(default_factory=dict)
     training_only: str | None = None
 
-    def optimizer(self, model: Classifier, **settings: Any) -> SGD:
-        """SGD at ``rate``. Each group has its "times": what the rate of the moment is multiplied by."""
-        groups: dict[float, list[Any]] = {}
-        slower = {**model.rates, **self.slower}
-        for name, w in model.named_parameters():
-            times = next((times for start, times in slower.items() if name.startswith(start)), 1.0)
-            groups.setdefault(times, []).append(w)
+    def optimizer(self, model: Classifier, **how: Any) -> SGD:
+        """SGD at ``rate``, or a share of it for some of the parameters."""
+
+        def settings(name: str, w: Tensor) -> dict[str, Any]:
+            share = next((share for start, share in self.slower.items() if name.startswith(start)), 1.0)
+            return {"lr_scale": share * model.rate_of(name)}
+
         # What is left out by chance still decays and coasts, as in the authors' frameworks.
-        optimizer = SGD([{"params": params} for params in groups.values()], lr=self.rate, coast=True, **settings)
-        for group, times in zip(optimizer.groups, groups, strict=True):
-            group["times"] = times
-        return optimizer
+        return SGD(parameter_groups(model.named_parameters(), settings), lr=self.rate, coast=True, **how)
 
     def costs(self) -> dict[str, int]:
         """Parameters and multiply-adds an image of the network that is tested, counted exactly."""
@@ -97,10 +95,10 @@ def deeply_supervised(seed: int) -> Classifier:
 
 
 THREE = (6, 12, 24)  # widths of the ResNets' stages
-LOW, LOWER = (
-    (0.01, 0.03, 0.1),
-    (0.001, 0.003, 0.01),
-)  # rates for networks without batch norm; where the loss is a sum of squares
+# Rates to try for networks without batch norm.
+LOW = (0.01, 0.03, 0.1)
+# The same where the loss is a sum of squares.
+LOWER = (0.001, 0.003, 0.01)
 
 # Nowhere dropout: it is for large networks and long training, and here keeps all of them from learning. Stochastic depth and
 # drop-path, which make their families what they are, stay as in the papers.

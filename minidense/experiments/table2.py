@@ -248,7 +248,7 @@ def options(parser: argparse.ArgumentParser) -> None:
         const=TABLE2_SMALL_RATES,
         help="choose the learning rates instead, which are in use already",
     )
-    parser.add_argument("--seeds", type=whole, metavar="N", default=SEEDS, help=f"runs of each (default: {SEEDS})")
+    parser.add_argument("--seeds", type=whole, metavar="N", help=f"runs of each (default: {SEEDS})")
     parser.add_argument("--epochs", type=whole, metavar="EPOCHS", help=f"of each run (default: {RECIPE.epochs})")
     parser.add_argument(
         "--family",
@@ -274,10 +274,20 @@ def asked_of(given: argparse.Namespace, recipe: Recipe) -> dict[str, Any]:
     }
 
 
+def tuning_asked_of(given: argparse.Namespace) -> dict[str, Any]:
+    """The same for ``--tune``, which has no use for seeds."""
+    if given.seeds is not None:
+        raise ConfigError(
+            f"--tune trains each network once at each rate, always from seed 0; leave out --seeds {given.seeds}, "
+            "or measure with the rates in use by leaving out --tune"
+        )
+    return asked_of(given, TUNING)
+
+
 TABLE2_SMALL_RATES = Experiment(
     name="table2-small-rates",
     about="the learning rates of table2-small, chosen on training images held out",
-    measure=lambda given, notebook: table2_small_rates(**asked_of(given, TUNING), notebook=notebook),
+    measure=lambda given, notebook: table2_small_rates(**tuning_asked_of(given), notebook=notebook),
     table=rates_table,
     picture=rates_picture,
     reading=RATES_READING,
@@ -287,7 +297,9 @@ TABLE2_SMALL_RATES = Experiment(
 TABLE2_SMALL = Experiment(
     name="table2-small",
     about="every network of the paper's Table 2 in small, at equal work, on a tenth of CIFAR-10",
-    measure=lambda given, notebook: table2_small(**asked_of(given, RECIPE), seeds=given.seeds, notebook=notebook),
+    measure=lambda given, notebook: table2_small(
+        **asked_of(given, RECIPE), seeds=SEEDS if given.seeds is None else given.seeds, notebook=notebook
+    ),
     table=table,
     picture=picture,
     reading=READING,

@@ -68,10 +68,7 @@ def trained(job: Job, dataset: Dataset) -> dict[str, Any]:
             for step, (images, labels) in enumerate(batches):
                 now = epoch + step / steps
                 model.at_epoch(now)
-                for group in optimizer.groups:
-                    group["lr"] = group["times"] * one_cycle(
-                        now, peak=job.rate, epochs=recipe.epochs, warmup=recipe.warmup
-                    )
+                optimizer.set_lr(one_cycle(now, peak=job.rate, epochs=recipe.epochs, warmup=recipe.warmup))
                 losses.append(training_step(model, optimizer, images, labels)[1].data)
             loss = float(numpy.mean(losses))
             if diverged := not math.isfinite(loss):
@@ -116,7 +113,8 @@ def all_trained(jobs: Sequence[Job], dataset: Dataset, *, processes: int) -> Ite
         for done in as_completed([pool.submit(work, job) for job in jobs]):
             yield done.result()
     except BaseException:  # also when whoever asked wants no more: a run takes a minute, and nobody waits for it
-        for process in multiprocessing.active_children():
+        # The pool's alone: whoever asked may have other processes. Python 3.14 has pool.terminate_workers() for this.
+        for process in list((pool._processes or {}).values()):
             process.terminate()
         raise
     finally:

@@ -1,7 +1,6 @@
 """The networks, one file a family, and the register of their names."""
 
 import difflib
-import inspect
 
 import numpy
 
@@ -68,7 +67,9 @@ FAMILIES = (
     imagenet_resnets,
     vggs,
 )
-ALSO_CALLED = {"dsn_train": "dsn"}
+ALSO_CALLED = {
+    "dsn_train": "dsn"
+}  # with its companions, as tables of counts distinguish it from the network that is tested
 
 
 def names() -> tuple[str, ...]:
@@ -106,10 +107,10 @@ def create(
     Raises ConfigError for an unknown name (and suggests the nearest), a depth that does not fit, or an unknown option.
     """
     found = about(name)
-    known = inspect.signature(found.build).parameters.keys()
-    if unknown := sorted(options.keys() - known):
-        free = sorted(known - found.settings.keys())
-        raise ConfigError(f"model {name!r} takes no option {', '.join(unknown)}; it takes {', '.join(free)}")
+    if unknown := sorted(options.keys() - {*found.options, *found.settings}):
+        raise ConfigError(
+            f"model {name!r} takes no option {', '.join(unknown)}; it takes {', '.join(sorted(found.options))}"
+        )
     if said := sorted(options.keys() & found.settings.keys()):
         raise ConfigError(
             f"the name of the model already says {', '.join(said)}; call {found.build.__name__}(...) to choose {name}'s parts freely"

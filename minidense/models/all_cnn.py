@@ -11,7 +11,7 @@ from .. import functional as F
 from ..nn import Conv2d, Dropout
 from ..tensor import Tensor
 from .classifier import Classifier
-from .entry import Entry, finished
+from .entry import Entry, finished, several
 from .initialise import he
 
 
@@ -63,7 +63,9 @@ def all_cnn_c(
     dropout        the same, after each convolution with stride 2
 
     The paper does not say how the weights start; here they start as in He et al. 2015.
+    Raises ConfigError for widths that make no sense.
     """
+    several("all_cnn_c", "widths", widths, 2)
 
     def make():
         return AllConvolutionalNet(
@@ -77,5 +79,5 @@ NAMES = ("allcnn_c",)
 
 
 def entry(name: str) -> Entry | None:
-    """allcnn_c"""
+    """The one network of this family, allcnn_c; None for any other name."""
     return Entry(all_cnn_c, "All Convolutional Net") if name == "allcnn_c" else None

@@ -16,6 +16,10 @@ class Classifier(Module):
 
     rates: Mapping[str, float] = {}
 
+    def rate_of(self, name: str) -> float:
+        """The share of the learning rate that a parameter has by its name."""
+        return next((share for start, share in self.rates.items() if name.startswith(start)), 1.0)
+
     def loss(self, images: Tensor, labels: Any) -> tuple[Tensor, Tensor]:
         """(logits, what training minimises). With everything that only training needs, such as companion classifiers."""
         logits = self(images)

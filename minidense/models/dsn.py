@@ -11,11 +11,12 @@ from typing import Any
 import numpy
 
 from .. import functional as F
+from ..errors import ConfigError, ShapeError
 from ..nn import Flatten, Linear, init
 from ..tensor import Tensor
-from .entry import Entry, finished
+from .entry import Entry, finished, several
 from .initialise import gaussian
-from .nin import CIFAR_WIDTHS, NetworkInNetwork
+from .nin import CIFAR_WIDTHS, NetworkInNetwork, check
 
 
 class DeeplySupervisedNet(NetworkInNetwork):
@@ -28,7 +29,7 @@ class DeeplySupervisedNet(NetworkInNetwork):
         # No ReLU after the last cccp layer here: half of the scores have to be negative.
         super().__init__(classes=classes, relu_at_end=False, **trunk)
         self.flatten = Flatten()
-        side = image_size
+        side = self.image_size = image_size
         for stage, (outputs, *_) in enumerate(trunk["widths"], start=1):
             setattr(self, f"companion{stage}", Linear(outputs * side * side, classes))
             side = -(-(side - 1) // 2)  # the pooling: ⌈(side − 3)/2⌉ + 1
@@ -36,7 +37,13 @@ class DeeplySupervisedNet(NetworkInNetwork):
         self.with_companions = True
 
     def loss(self, images: Tensor, labels: Any) -> tuple[Tensor, Tensor]:
-        """(scores, loss of the output plus that of each companion, all with weight 1)."""
+        """(scores, loss of the output plus that of each companion, all with weight 1). Raises ShapeError for images of another size."""
+        side = self.image_size
+        if self.with_companions and images.shape[2:] != (side, side):
+            raise ShapeError(
+                f"dsn: its companions were built for images of {side}×{side}, got {images.shape[2]}×{images.shape[3]}; "
+                "give image_size when it is created"
+            )
         scores, convolutions = self.logits_and_convolutions(images)
         loss = self.criterion(scores, labels)
         if self.with_companions:
@@ -77,7 +84,13 @@ def dsn(
     hinge             squared hinge loss instead of cross-entropy; by default unless there are 100 classes, as in the released files
     companion_epochs  how long the companions take part: 50,000 iterations of 100 images are 100 epochs of CIFAR
     The others as for ``nin``.
+
+    Raises ConfigError for sizes that make no sense.
     """
+    check("dsn", widths, kernels)
+    several("dsn", "image_size", [image_size])
+    if not companion_epochs >= 0:
+        raise ConfigError(f"dsn: companion_epochs must be at least 0, got {companion_epochs!r}")
 
     def make():
         return DeeplySupervisedNet(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +32,40 @@ class Entry:
     settings: dict[str, Any] = field(default_factory=dict)
     image_shape: tuple[int, int, int] = CIFAR
     classes: int = 10
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The arguments that the name leaves free."""
+        return tuple(key for key in inspect.signature(self.build).parameters if key not in self.settings)
+
+    def for_images(self, shape: Sequence[int]) -> dict[str, int]:
+        """The arguments that make it a network for images of this (C, H, W); most networks take any height and width."""
+        channels, height, _ = shape
+        return {"in_channels": channels} | ({"image_size": height} if "image_size" in self.options else {})
+
+
+def several(call: str, name: str, value: Any, count: int | None = None) -> tuple[int, ...]:
+    """An argument that is a size for each of several parts. Raises ConfigError when it is not, or not for as many as there are."""
+    listed = isinstance(value, Sequence) and not isinstance(value, str) and len(value) > 0
+    whole = listed and all(isinstance(n, int | numpy.integer) and not isinstance(n, bool) and n >= 1 for n in value)
+    if not whole or count not in (None, len(value)):
+        raise ConfigError(f"{call}: {name} must be {count or 'one or more'} whole numbers of at least 1, got {value!r}")
+    return tuple(value)
+
+
+def odd(call: str, name: str, value: Any, count: int | None = None) -> tuple[int, ...]:
+    """Sizes of filters that leave an image as large as it is. Raises ConfigError for even ones too."""
+    if not all(n % 2 for n in several(call, name, value, count)):
+        raise ConfigError(f"{call}: {name} must be odd, got {value!r}")
+    return tuple(value)
+
+
+def rates(call: str, value: Any, count: int) -> tuple[float, ...]:
+    """Dropout rates of several parts; a number is the rate of all. Raises ConfigError for another number of rates."""
+    listed = (value,) * count if isinstance(value, int | float) else value
+    if not isinstance(listed, Sequence) or isinstance(listed, str) or len(listed) != count:
+        raise ConfigError(f"{call}: dropout must be a rate, or a list of {count}, got {value!r}")
+    return tuple(listed)
 
 
 def parts_of_depth(call: str, depth: Any, parts: str, *, fixed: int, step: int) -> int:

@@ -26,7 +26,7 @@ from ..nn import (
 )
 from ..tensor import Tensor
 from .classifier import Classifier
-from .entry import Entry, finished
+from .entry import Entry, finished, rates, several
 from .initialise import like_caffe_xavier
 
 WIDTHS = (64, 128, 256, 512, 512)
@@ -168,7 +168,7 @@ def fractalnet(
     columns: int = 3,
     widths: Sequence[int] = WIDTHS,
     project: bool | str = False,
-    dropout: Sequence[float] | None = None,
+    dropout: Sequence[float] | float | None = None,
     drop_path: float = 0.0,
     released: bool = False,
     classes: int = 10,
@@ -182,7 +182,7 @@ def fractalnet(
     columns    C; column c has 2^c convolutions in each block
     widths     channels of each block
     project    a 1×1 convolution before each block whose width changes (True) or before every block ("all")
-    dropout    probability of dropping a value in each block; the paper's runs with dropout have 0, 0.1, 0.2, 0.3, 0.4
+    dropout    probability of dropping a value in each block, or in all; the paper's runs with dropout have 0, 0.1, 0.2, 0.3, 0.4
     drop_path  probability of dropping a path into a join; the paper has 0.15
     released   the layout of the authors' generator: biases in convolutions, and nothing to learn in batch norm
 
@@ -193,11 +193,10 @@ def fractalnet(
     """
     if not isinstance(columns, int) or not 1 <= columns <= 6:
         raise ConfigError(f"fractalnet: columns must be a whole number from 1 to 6, got {columns!r}")
-    dropout = len(widths) * (0.0,) if dropout is None else dropout
-    if not isinstance(dropout, Sequence):
-        raise ConfigError(f"fractalnet: dropout is one rate for each block, got {dropout!r}")
-    if len(dropout) != len(widths):
-        raise ConfigError(f"fractalnet: {len(widths)} blocks need {len(widths)} dropout rates, got {len(dropout)}")
+    blocks = len(several("fractalnet", "widths", widths))
+    dropout = rates("fractalnet", 0.0 if dropout is None else dropout, blocks)
+    if project not in (False, True, "all"):
+        raise ConfigError(f'fractalnet: project must be False, True or "all", got {project!r}')
 
     def make():
         return FractalNet(

@@ -10,10 +10,11 @@ from itertools import count
 import numpy
 
 from .. import functional as F
+from ..errors import ConfigError
 from ..nn import Conv2d, Dropout, Linear, MaxPool2d, Module, init
 from ..tensor import Tensor
 from .classifier import Classifier
-from .entry import Entry, finished
+from .entry import Entry, finished, odd, several
 from .initialise import like_caffe_xavier
 
 GATE_BIAS = -2.0  # of every transform gate: T starts at about 0.12
@@ -63,10 +64,10 @@ class HighwayNetwork(Classifier):
     def forward(self, x: Tensor) -> Tensor:
         """Images (N, C, H, W) to logits (N, classes)."""
         x = x.astype(self.dtype)
-        for i, (plain, *highway) in enumerate(self.stages):
+        for i, (plain, *gated) in enumerate(self.stages):
             x = self.drop(self.pool(x) if i else x)
             x = F.relu(getattr(self, plain)(x))
-            for name in highway:
+            for name in gated:
                 x = getattr(self, name)(x)
         x = F.relu(getattr(self, self.head)(x))
         return self.ip2(self.drop(F.global_avg_pool2d(x)))
@@ -93,6 +94,11 @@ def highway(
 
     Raises ConfigError for sizes that make no sense.
     """
+    stages = len(several("highway", "widths", widths))
+    if not isinstance(kernels, Sequence) or len(kernels) != stages:
+        raise ConfigError(f"highway: kernels must be those of {stages} stages, as many as widths, got {kernels!r}")
+    for stage, sizes in enumerate(kernels):
+        odd("highway", f"kernels[{stage}]", sizes)
 
     def make():
         return HighwayNetwork(

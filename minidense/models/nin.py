@@ -6,14 +6,16 @@ slides over the image. No batch norm, no linear layer: the last 1×1 convolution
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import numpy
 
 from .. import functional as F
+from ..errors import ConfigError
 from ..nn import Conv2d, Dropout, MaxPool2d, Module, init
 from ..tensor import Tensor
 from .classifier import Classifier
-from .entry import Entry, finished
+from .entry import Entry, finished, odd, several
 from .initialise import gaussian
 
 CIFAR_WIDTHS = ((192, 160, 96), (192, 192, 192), (192, 192))
@@ -93,12 +95,23 @@ def nin(
     Raises ConfigError for sizes that make no sense.
     """
 
+    check("nin", widths, kernels)
+
     def make():
         return NetworkInNetwork(
             widths=widths, kernels=kernels, dropout=dropout, classes=classes, in_channels=in_channels
         )
 
     return finished(make, partial(initialise, narrow_first=classes == 100), seed=seed, dtype=dtype, device=device)
+
+
+def check(call: str, widths: Any, kernels: Any) -> None:
+    """Raises ConfigError for widths and kernels that are not of three stages."""
+    odd(call, "kernels", kernels, 3)
+    if not isinstance(widths, Sequence) or len(widths) != 3:
+        raise ConfigError(f"{call}: widths must be those of three stages, as in {CIFAR_WIDTHS}, got {widths!r}")
+    for stage, count in enumerate((3, 3, 2)):
+        several(call, f"widths[{stage}]", widths[stage], count)
 
 
 def initialise(model: NetworkInNetwork, rng: numpy.random.Generator, *, narrow_first: bool) -> None:

@@ -15,7 +15,7 @@ from ..errors import ConfigError
 from ..nn import BatchNorm2d, Conv2d, Linear, Module, Sequential, norm_relu
 from ..tensor import Tensor
 from .classifier import Classifier
-from .entry import Entry, finished, parts_of_depth
+from .entry import Entry, finished, parts_of_depth, several
 from .initialise import like_fb_resnet
 from .residual_units import UNITS, FullPreActivation, ReLUOnlyPreActivation, Unit
 
@@ -96,12 +96,13 @@ def resnet(
                 by default "pad", and "projection" with bottlenecks
     widths      channels of the 3×3 convolutions in each stage; the stem makes the first of them
 
-    Raises ConfigError for a depth that does not fit and unknown names.
+    Raises ConfigError for a depth or widths that do not fit, and unknown names.
     """
     shortcut = shortcut or ("projection" if bottleneck else "pad")
     for name, value, known in (("unit", unit, UNITS), ("shortcut", shortcut, SHORTCUTS)):
         if value not in known:
             raise ConfigError(f"resnet: unknown {name} {value!r}; choose one of {', '.join(known)}")
+    several("resnet", "widths", widths, 3)
     kind = UNITS[unit]
     units = parts_of_depth("resnet", depth, "stages", fixed=2, step=9 if bottleneck else 6)
 
@@ -148,4 +149,5 @@ def entry(name: str) -> Entry | None:
 
 
 def settings(depth: int, unit: str, *, bottleneck: bool) -> dict[str, Any]:
+    """What a name stands for: the arguments of ``resnet``."""
     return {"depth": depth, "unit": unit, "bottleneck": bottleneck}

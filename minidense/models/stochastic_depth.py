@@ -12,7 +12,7 @@ from .. import functional as F
 from ..errors import ConfigError
 from ..nn import Chance
 from ..tensor import Tensor
-from .entry import Entry, finished, parts_of_depth
+from .entry import Entry, finished, parts_of_depth, several
 from .initialise import like_stochastic_depth
 from .residual_units import Original
 from .resnet import WIDTHS, ResNet
@@ -65,6 +65,7 @@ def stochastic_depth_resnet(
     """
     if not isinstance(survival, int | float) or not 0 < survival <= 1:
         raise ConfigError(f"stochastic_depth_resnet: survival is a probability above 0 and at most 1, got {survival!r}")
+    several("stochastic_depth_resnet", "widths", widths, 3)
     units = parts_of_depth("stochastic_depth_resnet", depth, "stages", fixed=2, step=6)
     total = len(widths) * units
 

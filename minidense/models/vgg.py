@@ -12,7 +12,7 @@ from .. import functional as F
 from ..nn import BatchNorm2d, Conv2d, Dropout, Flatten, Linear, MaxPool2d, Module, ReLU, Sequential, init, norm_relu
 from ..tensor import Tensor
 from .classifier import Classifier
-from .entry import IMAGENET, Entry, finished
+from .entry import IMAGENET, Entry, finished, rates, several
 from .initialise import draw, like_cifar_torch, like_fb_resnet, like_wide_resnet
 
 WIDTHS = (64, 128, 256, 512, 512)
@@ -31,7 +31,7 @@ class CifarVGG(Classifier):
         eps: float,
         average: bool,
         hidden: int | None,
-        dropout: tuple[float, float, float],
+        dropout: Sequence[float],
         classes: int,
         in_channels: int,
     ):
@@ -78,7 +78,7 @@ def vgg_cifar(
     eps: float = 1e-5,
     average: bool = False,
     hidden: int | None = None,
-    dropout: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    dropout: Sequence[float] | float = 0.0,
     initialise: Callable[[Module, numpy.random.Generator], None] = like_fb_resnet,
     classes: int = 10,
     in_channels: int = 3,
@@ -88,14 +88,20 @@ def vgg_cifar(
 ) -> CifarVGG:
     """A VGG with batch norm for small images.
 
-    groups   convolutions in each group
-    widths   channels of each group
-    average  end with a global average instead of a last max pooling
-    hidden   units of a linear layer with BN-ReLU before the last one; None: there is none
-    dropout  probabilities after the first convolution; after the others but the last of each group; before each linear layer
-             when there is a hidden one
-    eps      ε of batch norm behind convolutions
+    groups      convolutions in each group
+    widths      channels of each group
+    conv_bias   convolutions have biases, although batch norm follows
+    eps         ε of batch norm behind convolutions
+    average     end with a global average instead of a last max pooling
+    hidden      units of a linear layer with BN-ReLU before the last one; None: there is none
+    dropout     one probability for all, or three: after the first convolution; after the others but the last of each group; before
+                each linear layer when there is a hidden one
+    initialise  draws the weights: (model, generator)
+
+    Raises ConfigError for groups, widths or dropout rates that do not fit.
     """
+    several("vgg_cifar", "groups", groups, len(several("vgg_cifar", "widths", widths)))
+    dropout = rates("vgg_cifar", dropout, 3)
 
     def make():
         return CifarVGG(
@@ -152,7 +158,15 @@ def vgg_imagenet(
     dtype=numpy.float32,
     device: str = "cpu",
 ) -> VGG:
-    """VGG for images of 224×224, configuration D (16 layers) unless groups say otherwise; weights start as torchvision's do."""
+    """VGG for images of 224×224, configuration D (16 layers) unless groups say otherwise; weights start as torchvision's do.
+
+    groups      convolutions in each of the five groups
+    batch_norm  after each convolution
+    dropout     probability of dropping a value of either hidden layer
+
+    Raises ConfigError for groups that do not fit.
+    """
+    several("vgg_imagenet", "groups", groups, 5)
 
     def make():
         return VGG(groups=groups, batch_norm=batch_norm, dropout=dropout, classes=classes, in_channels=in_channels)
