@@ -29,7 +29,8 @@ def parser() -> argparse.ArgumentParser:
         prog=PROGRAM,
         usage=f"{PROGRAM} [options]",
         description="List the networks with their parameters, multiply-adds and the errors that their papers report.",
-        epilog="More names work: any densenet_DEPTH_K, densenet_bc_DEPTH_K, resnetDEPTH, preresnetDEPTH, wrnDEPTH_WIDTH.\n\n"
+        epilog="More names work: any densenet_DEPTH_K, densenet_bc_DEPTH_K, resnetDEPTH, preresnetDEPTH, wrnDEPTH_WIDTH.\n"
+        "resnet50 is such a network for 32×32 pixels; that of ImageNet is resnet50_imagenet.\n\n"
         "examples:\n"
         "  minidense models\n"
         "  minidense models --json",

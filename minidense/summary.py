@@ -103,7 +103,9 @@ def run(model: Module, image_shape, images: int, *, twins: bool = False, shapes=
     with unchanged(model), without_chance(model), single_threaded_blas(), nullcontext() if twins else reference_only():
         given = {id(owner(item.data)) for _, item in model.named_arrays()} | {id(x.data), id(labels)}
         clock = [(now(), model)] if twins else watched(model, {} if shapes is None else shapes)
-        y = model.loss(x, labels)[1] if isinstance(model, Classifier) else model(x)
+        logits, y = model.loss(x, labels) if isinstance(model, Classifier) else 2 * (model(x),)
+        if shapes is not None:  # not every loss calls the network as a whole
+            shapes[model] = tuple(logits.shape[1:]) if isinstance(logits, Tensor) else None
         order = history(y)
         kept = kept_bytes(order, given)
     times = [time for time, _ in clock]

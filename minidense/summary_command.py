@@ -150,9 +150,8 @@ def takes(name: str, key: str) -> str:
 
 def summary(given: argparse.Namespace) -> Summary:
     """Of the network that was asked for. Raises ConfigError or ShapeError for what cannot be built or run."""
-    options, usual = given.option, models.about(given.name).image_shape[0]
-    if given.image[0] != usual:
-        options = {"in_channels": given.image[0], **options}
+    about = models.about(given.name)
+    options = given.option if given.image == about.image_shape else {**about.for_images(given.image), **given.option}
     with init.undrawn(), freed_memory_kept():
         try:
             model = models.create(given.name, classes=given.classes, **options)

@@ -5,7 +5,7 @@ import pytest
 
 import minidense as md
 from minidense import schedule
-from minidense.optim import SGD
+from minidense.optim import SGD, parameter_groups
 
 
 def parameter(value, grad):
@@ -149,3 +149,21 @@ def test_schedules_refuse_nonsense():
         schedule.step_decay(0, start=0.1, drop_at=(3, 2))
     with pytest.raises(md.ConfigError, match="warmup"):
         schedule.one_cycle(0, peak=1, epochs=2, warmup=1.5)
+
+
+def test_groups_keep_their_share_of_the_rate_that_is_set():
+    w = [md.Tensor(np.ones(2), requires_grad=True) for _ in range(4)]
+    names = ("a.weight", "a.bias", "b.weight", "b.bias")
+    groups = parameter_groups(
+        zip(names, w, strict=True), lambda name, _: {"lr_scale": 2.0 if name.endswith("bias") else 1.0}
+    )
+    assert [[names[w.index(p)] for p in group["params"]] for group in groups] == [
+        ["a.weight", "b.weight"],
+        ["a.bias", "b.bias"],
+    ]
+    optimizer = SGD(groups, lr=0.1)
+    assert [group["lr"] for group in optimizer.groups] == [0.1, 0.2]
+    optimizer.set_lr(0.01)
+    assert [group["lr"] for group in optimizer.groups] == [0.01, 0.02]
+    with pytest.raises(md.ConfigError, match="lr_scale must be a number"):
+        SGD([{"params": w, "lr_scale": -1.0}], lr=0.1)

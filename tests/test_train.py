@@ -22,11 +22,12 @@ import pytest
 from minidense import functional as F
 from minidense import ops, optim, plots, report, run_folder, speed, train
 from minidense.checkpoint import Checkpoint, read_weights
-from minidense.command import DIVERGED, DONE, INTERRUPTED
+from minidense.command import DIVERGED, DONE, INTERRUPTED, WRONG_COMMAND_LINE
 from minidense.config import TrainConfig, read_toml
 from minidense.data import Dataset, load
 from minidense.errors import DivergenceError
 from minidense.fast.cpu import unit
+from minidense.nn import Dropout
 from minidense.optim import SGD
 from minidense.threads import threads
 
@@ -696,6 +697,8 @@ def test_the_test_that_counts_is_where_validation_images_are_recognised_best(val
             {"epoch": i + 1, "seconds": 60.0, "test_accuracy": test, "validation_accuracy": validation}
             for i, (validation, test) in enumerate(accuracies)
         ]
+        if not config.validation:
+            history = [{key: record[key] for key in ("epoch", "seconds", "test_accuracy")} for record in history]
         return report.summary(history, config, run_folder.RunFolder(validated.folder)).splitlines()[0]
 
     # The best test accuracy of all is not what counts, nor the last; of two equal ones the first does.
@@ -704,6 +707,47 @@ def test_the_test_that_counts_is_where_validation_images_are_recognised_best(val
         "Test accuracy 87.00 % after epoch 2, the best on the validation images, of 4 epochs and 4.0 minutes of training."
     )
     assert ends(accuracies, config_of()) == "Test accuracy 89.00 % after 4 epochs and 4.0 minutes of training."
+
+
+def test_weights_are_kept_of_the_epoch_that_counts(tmp_path, quick, monkeypatch):
+    """Of three epochs the second is best on the validation images: weights.safetensors is its, last.safetensors the third's."""
+    accuracies, kept = iter([0.1, 0.2, 0.5, 0.9, 0.5, 0.3]), []  # test and validation of each epoch
+    monkeypatch.setattr(train, "evaluate", lambda *args: (1.0, next(accuracies)))
+    original = run_folder.save_weights
+    monkeypatch.setattr(run_folder, "save_weights", lambda *args: kept.append(len(history_of())) or original(*args))
+    folder = tmp_path / "run"
+    history_of = lambda: (folder / "log.jsonl").read_text().splitlines()  # noqa: E731
+    train.fit(config_of(out=str(folder), validation=28, epochs=3), say=lambda line: None)
+    assert kept == [1, 2]
+    last = Checkpoint.load(folder / "last.safetensors").weights()
+    best = read_weights(folder / "weights.safetensors")
+    assert any(not np.array_equal(best[name], last[name]) for name in best)
+
+
+@pytest.mark.parametrize("model", ["allcnn_c", "vgg16_imagenet", "fractalnet_c3_b5"])
+def test_a_network_for_other_sizes_is_refused_before_there_is_a_folder(model, tmp_path, capsys):
+    assert train.main(["--model", model, "--data", "digits", "--out", str(tmp_path / "run")]) == WRONG_COMMAND_LINE
+    said = capsys.readouterr().err
+    assert f"--model {model} cannot work on digits, whose images have 8×8 pixels" in said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_companions_are_built_for_the_images_there_are(tmp_path, quick):
+    """Of a Deeply-Supervised Net they see the whole image; so do its layers for the digits' one channel."""
+    _, _, model, _ = parts(model="dsn", data="digits")
+    assert model.companion1.weight.shape == (10, 192 * 8 * 8)
+
+
+@pytest.mark.parametrize(("model", "rates"), [("vgg16_bn_cifar", {0.2}), ("fractalnet_c3_b5", {0.2}), ("nin", {0.2})])
+def test_one_dropout_rate_is_that_of_all(model, rates):
+    made = train.build(TrainConfig(model=model, dropout=0.2), load("digits"))[0]
+    assert {module.p for module in made.modules() if isinstance(module, Dropout)} == rates
+
+
+def test_dropout_of_a_network_without_is_refused(capsys):
+    assert train.main(["--model", "resnet20", "--dropout", "0.2", "--data", "digits"]) == WRONG_COMMAND_LINE
+    assert "--dropout 0.2: resnet20 has none; leave it out" in capsys.readouterr().err
 
 
 def test_without_validation_the_report_is_as_before(finished):

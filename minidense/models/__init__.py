@@ -67,9 +67,8 @@ FAMILIES = (
     imagenet_resnets,
     vggs,
 )
-ALSO_CALLED = {
-    "dsn_train": "dsn"
-}  # with its companions, as tables of counts distinguish it from the network that is tested
+# Tables of counts distinguish it, with its companions, from the network that is tested.
+ALSO_CALLED = {"dsn_train": "dsn"}
 
 
 def names() -> tuple[str, ...]:

@@ -26,7 +26,7 @@ class AllConvolutionalNet(Classifier):
         self.conv4 = Conv2d(narrow, wide, 3, padding=1)
         self.conv5 = Conv2d(wide, wide, 3, padding=1)
         self.conv6 = Conv2d(wide, wide, 3, stride=2, padding=1)
-        self.conv7 = Conv2d(wide, wide, 3)  # without padding: 8×8 become 6×6
+        self.conv7 = Conv2d(wide, wide, 3)  # without padding: 8×8 become 6×6 (Table 5)
         self.conv8 = Conv2d(wide, wide, 1)
         self.conv9 = Conv2d(wide, classes, 1)
         self.input_drop, self.drop = Dropout(input_dropout), Dropout(dropout)
@@ -40,7 +40,8 @@ class AllConvolutionalNet(Classifier):
         for conv in (self.conv4, self.conv5, self.conv6):
             x = F.relu(conv(x))
         x = self.drop(x)
-        for conv in (self.conv7, self.conv8, self.conv9):  # a ReLU after the last one too
+        # A ReLU after the last one too (Table 5). Ports with batch norm, such as neon's, are other networks.
+        for conv in (self.conv7, self.conv8, self.conv9):
             x = F.relu(conv(x))
         return F.global_avg_pool2d(x)
 

@@ -53,6 +53,8 @@ class BottleneckLayer(Module):
         self.drop = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
+        # Dropout after both convolutions: the paper says "each", and so does the authors' densenet.lua. torchvision drops after the
+        # second alone.
         x = self.drop(norm_relu_conv(self.norm1, self.conv1, x))
         return self.drop(norm_relu_conv(self.norm2, self.conv2, x))
 
@@ -253,7 +255,8 @@ FOR_IMAGENET = {
     "densenet264_k48": (48, (6, 12, 64, 48)),
 }
 
-# What the paper trains (its Table 2), the wide ones of the authors' README, and small ones for tests and first runs.
+# What the paper trains (its Table 2), the wide ones of the authors' README, and others for comparison, tests and first runs. Ports that
+# compress in a "DenseNet-40" or "DenseNet-100" without bottlenecks build DenseNet-C, which is a smaller network than the paper's.
 NAMES = (
     "densenet_40_12",
     "densenet_100_12",
@@ -265,6 +268,9 @@ NAMES = (
     "wide_densenet_bc_40_48",
     "wide_densenet_bc_40_60",
     "densenet_c_40_12",
+    "densenet_c_100_12",
+    "densenet_c_100_24",
+    "densenet_bc_40_24",
     "densenet_bc_40_12",
     "densenet_bc_22_12",
     "densenet_22_12",

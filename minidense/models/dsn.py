@@ -26,7 +26,8 @@ class DeeplySupervisedNet(NetworkInNetwork):
     rates = MappingProxyType({"companion": 0.001})
 
     def __init__(self, *, image_size: int, hinge: bool, companion_epochs: float, classes: int, **trunk: Any):
-        # No ReLU after the last cccp layer here: half of the scores have to be negative.
+        # No ReLU after the last cccp layer here, unlike in nin: half of the scores have to be negative. The released files have
+        # none, and their companions see the convolutions before the ReLU.
         super().__init__(classes=classes, relu_at_end=False, **trunk)
         self.flatten = Flatten()
         side = self.image_size = image_size

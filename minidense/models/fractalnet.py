@@ -56,7 +56,8 @@ class DropPath(Chance):
     """Which paths into a join are kept (§3): all in evaluation; in training some, drawn for a whole mini-batch.
 
     Half of the mini-batches drop locally: each path into each join with probability p, but never all. The other half globally:
-    one column is chosen for the whole network, and every join lets only that one through.
+    one column is chosen for the whole network, and every join lets only that one through. Some ports draw for each image instead,
+    and the released layer knows only the local kind.
     """
 
     column: int | None = None  # while a column is chosen

@@ -62,7 +62,8 @@ PUBLISHED = (
         {10: (3_547_496, 225_067_008), 100: (26_789_456, 249_397_248)},
         errors={"C10": 9.69, "C10+": 7.97, "C100+": 34.57},
         source=TABLE_2,
-        note="with its three companion classifiers; what is tested is nin. The authors report CIFAR-100 without augmentation",
+        note="with its three companion classifiers, also called dsn_train; what is tested is nin. The authors report CIFAR-100 without "
+        "augmentation",
     ),
     Published(
         "dsn_svhn",
