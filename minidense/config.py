@@ -78,7 +78,7 @@ class TrainConfig:
     normalise: str = knob(
         "images",
         "channel",
-        "channel: mean and deviation; scale: by the brightest level; pixel_mean, pixel_mean_std: less the mean image; "
+        "channel: mean and deviation; scale: to 0 … 1; pixel_mean, pixel_mean_std: less the mean image; "
         "gcn: each image's contrast; zca: gcn, whitened",
         unit="HOW",
         choices=NORMALISATIONS,

@@ -130,7 +130,7 @@ WRONG = [
     # models
     ("--data digits --model densnet_bc_100_12", ["'densnet_bc_100_12'", "Did you mean densenet_bc_100_12"]),
     ("--data digits --model lenet", ["unknown model", "'lenet'", "Did you mean", "resnet"]),
-    ("--data digits --model preresnet164 --dropout 0.5", ["preresnet164", "no option dropout"]),
+    ("--data digits --model preresnet164 --dropout 0.5", ["preresnet164", "--dropout 0.5", "leave it out"]),
     ("--data digits --model densenet_bc_101_12", ["depth 101", "Nearest: 100, 106"]),
     ("--data digits --model densenet_41_12", ["depth 41", "Nearest: 40, 43"]),
     ("--data digits --model densenet_bc_4_12", ["depth 4", "Nearest: 10"]),
