@@ -122,7 +122,7 @@ def test_every_name_says_what_it_was_made_for(name):
         (lambda: create("nin", widths=3), "nin: widths must be those of three stages"),
         (lambda: create("nin", widths=((8, 8), (8, 8, 8), (8, 8))), r"nin: widths\[0\] must be 3 whole numbers"),
         (lambda: create("dsn", companion_epochs=-1), "companion_epochs must be at least 0"),
-        (lambda: create("dsn", image_size=0), "dsn: image_size must be"),
+        (lambda: create("dsn", image_size=0), "dsn: image_size must be a whole number of at least 1, got 0"),
         (lambda: create("highway_19", widths=(32,)), "kernels must be those of 1 stages"),
         (lambda: models.highway(widths=(8,), kernels=((2,),)), r"kernels\[0\] must be odd"),
         (lambda: create("allcnn_c", widths=(3,)), "all_cnn_c: widths must be 2 whole numbers"),
@@ -505,7 +505,7 @@ def photographs():
 def digits():
     """32 of the handwritten digits that come with the package, four times as large and in three equal channels."""
     dataset = md.data.load("digits")
-    small = (dataset.train_images[:32].astype(np.float32) - 4.88) / 6.02
+    small = (dataset.train_images[:32].astype(np.float32) - np.float32(dataset.mean)) / np.float32(dataset.std)
     return small.repeat(4, axis=2).repeat(4, axis=3).repeat(3, axis=1), dataset.train_labels[:32]
 
 

@@ -711,12 +711,16 @@ def test_the_test_that_counts_is_where_validation_images_are_recognised_best(val
 
 def test_weights_are_kept_of_the_epoch_that_counts(tmp_path, quick, monkeypatch):
     """Of three epochs the second is best on the validation images: weights.safetensors is its, last.safetensors the third's."""
-    accuracies, kept = iter([0.1, 0.2, 0.5, 0.9, 0.5, 0.3]), []  # test and validation of each epoch
+    folder, kept = tmp_path / "run", []
+    accuracies = iter([0.1, 0.2, 0.5, 0.9, 0.5, 0.3])  # test and validation of each epoch
+
+    def save_weights(*args):
+        kept.append(len((folder / "log.jsonl").read_text().splitlines()))
+        original(*args)
+
     monkeypatch.setattr(train, "evaluate", lambda *args: (1.0, next(accuracies)))
     original = run_folder.save_weights
-    monkeypatch.setattr(run_folder, "save_weights", lambda *args: kept.append(len(history_of())) or original(*args))
-    folder = tmp_path / "run"
-    history_of = lambda: (folder / "log.jsonl").read_text().splitlines()  # noqa: E731
+    monkeypatch.setattr(run_folder, "save_weights", save_weights)
     train.fit(config_of(out=str(folder), validation=28, epochs=3), say=lambda line: None)
     assert kept == [1, 2]
     last = Checkpoint.load(folder / "last.safetensors").weights()

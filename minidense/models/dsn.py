@@ -14,7 +14,7 @@ from .. import functional as F
 from ..errors import ConfigError, ShapeError
 from ..nn import Flatten, Linear, init
 from ..tensor import Tensor
-from .entry import Entry, finished, several
+from .entry import Entry, finished
 from .initialise import gaussian
 from .nin import CIFAR_WIDTHS, NetworkInNetwork, check
 
@@ -89,7 +89,8 @@ def dsn(
     Raises ConfigError for sizes that make no sense.
     """
     check("dsn", widths, kernels)
-    several("dsn", "image_size", [image_size])
+    if not isinstance(image_size, int | numpy.integer) or image_size < 1:
+        raise ConfigError(f"dsn: image_size must be a whole number of at least 1, got {image_size!r}")
     if not companion_epochs >= 0:
         raise ConfigError(f"dsn: companion_epochs must be at least 0, got {companion_epochs!r}")
 

@@ -60,7 +60,7 @@ def odd(call: str, name: str, value: Any, count: int | None = None) -> tuple[int
     return tuple(value)
 
 
-def rates(call: str, value: Any, count: int) -> tuple[float, ...]:
+def dropout_rates(call: str, value: Any, count: int) -> tuple[float, ...]:
     """Dropout rates of several parts; a number is the rate of all. Raises ConfigError for another number of rates."""
     listed = (value,) * count if isinstance(value, int | float) else value
     if not isinstance(listed, Sequence) or isinstance(listed, str) or len(listed) != count:

@@ -26,7 +26,7 @@ from ..nn import (
 )
 from ..tensor import Tensor
 from .classifier import Classifier
-from .entry import Entry, finished, rates, several
+from .entry import Entry, dropout_rates, finished, several
 from .initialise import like_caffe_xavier
 
 WIDTHS = (64, 128, 256, 512, 512)
@@ -195,7 +195,7 @@ def fractalnet(
     if not isinstance(columns, int) or not 1 <= columns <= 6:
         raise ConfigError(f"fractalnet: columns must be a whole number from 1 to 6, got {columns!r}")
     blocks = len(several("fractalnet", "widths", widths))
-    dropout = rates("fractalnet", 0.0 if dropout is None else dropout, blocks)
+    dropout = dropout_rates("fractalnet", 0.0 if dropout is None else dropout, blocks)
     if project not in (False, True, "all"):
         raise ConfigError(f'fractalnet: project must be False, True or "all", got {project!r}')
 

@@ -12,7 +12,7 @@ from .. import functional as F
 from ..nn import BatchNorm2d, Conv2d, Dropout, Flatten, Linear, MaxPool2d, Module, ReLU, Sequential, init, norm_relu
 from ..tensor import Tensor
 from .classifier import Classifier
-from .entry import IMAGENET, Entry, finished, rates, several
+from .entry import IMAGENET, Entry, dropout_rates, finished, several
 from .initialise import draw, like_cifar_torch, like_fb_resnet, like_wide_resnet
 
 WIDTHS = (64, 128, 256, 512, 512)
@@ -101,7 +101,7 @@ def vgg_cifar(
     Raises ConfigError for groups, widths or dropout rates that do not fit.
     """
     several("vgg_cifar", "groups", groups, len(several("vgg_cifar", "widths", widths)))
-    dropout = rates("vgg_cifar", dropout, 3)
+    dropout = dropout_rates("vgg_cifar", dropout, 3)
 
     def make():
         return CifarVGG(
