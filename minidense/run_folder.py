@@ -65,7 +65,7 @@ class RunFolder:
 
     def draw(self, history: list[dict[str, Any]], title: str) -> None:
         """Draw the learning curves."""
-        write_whole(self.curves, plots.learning_curves(history, title=title))
+        write_whole(self.curves, plots.learning_curves(history, title=title).png(title))
 
 
 def counting(history: list[dict[str, Any]]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
+from PIL import Image
 
 from minidense.bench.trace import trace
 from minidense.data import Dataset
@@ -21,6 +21,7 @@ from minidense.experiments.small_networks import FAMILIES, MULTIPLY_ADDS, TOLERA
 from minidense.experiments.training import GUESSING, Job, Recipe, all_trained, trained
 from minidense.models.published import PUBLISHED, TABLE2
 from minidense.nn import without_chance
+from minidense.plots import Picture, several
 
 DOCS = Path(__file__).parent.parent / "docs" / "results"
 FEW = Recipe(train_images=40, test_images=20, epochs=1, batch_size=20)
@@ -39,9 +40,9 @@ def squares(given, notebook):
 
 
 def drawn(numbers):
-    figure = Figure(figsize=(2, 2))
-    figure.subplots().plot([run["x"] for run in numbers["runs"]], [run["y"] for run in numbers["runs"]])
-    return figure
+    figure, ((axes,),) = several(1, width=2, height=2)
+    axes.plot([run["x"] for run in numbers["runs"]], [run["y"] for run in numbers["runs"]])
+    return Picture(figure, f"Squares [of numbers] up to\n{numbers['runs'][-1]['y']}.")
 
 
 TOY = Experiment(
@@ -132,7 +133,11 @@ def test_numbers_table_and_picture_are_written(toy, tmp_path, capsys):
     report = (tmp_path / "toy.md").read_text()
     assert "| 3 | 9 |" in report
     assert "They grow." in report
-    assert (tmp_path / "toy.png").read_bytes().startswith(b"\x89PNG")
+    assert "\n\n![Squares \\[of numbers\\] up to 9.](toy.png)\n\n" in report
+    with Image.open(tmp_path / "toy.png") as image:
+        assert image.format == "PNG"
+        assert image.text["Title"] == "toy: squares of three numbers"
+        assert image.text["Description"] == "Squares [of numbers] up to\n9."
     assert sorted(path.name for path in tmp_path.iterdir()) == ["toy.json", "toy.md", "toy.png"]
     said = capsys.readouterr().out
     assert report in said
@@ -307,9 +312,9 @@ def test_the_seed_decides_weights_and_order(monkeypatch):
         seeds.append(("weights", seed))
         return family.build(seed)
 
-    def batches(dataset, *, size, seed):
+    def batches(dataset, *, size, seed, augment):
         seeds.append(("order", *seed))
-        return training_batches(dataset, size=size, seed=seed)
+        return training_batches(dataset, size=size, seed=seed, augment=augment)
 
     family, training_batches = FAMILIES["All-CNN-C"], training.training_batches
     monkeypatch.setitem(FAMILIES, "All-CNN-C", replace(family, build=build))
@@ -379,7 +384,8 @@ def test_finished_runs_are_kept_and_other_settings_are_other_runs(few_images, tm
 
 def test_the_picture_shows_every_seed_beside_its_mean(few_images):
     numbers = table2.table2_small(recipe=FEW, seeds=2, families=TWO)
-    (axes,) = table2.picture(numbers).axes
+    picture = table2.picture(numbers)
+    (axes,) = picture.figure.axes
     assert [label.get_text() for label in axes.get_yticklabels()] == list(TWO)
     lines = [line for line in axes.lines if line.get_marker() not in ("None", None, "")]
     for place, each in enumerate(numbers["families"]):
@@ -387,6 +393,9 @@ def test_the_picture_shows_every_seed_beside_its_mean(few_images):
         assert list(seeds.get_xdata()) == each["test_errors"]
         assert set(seeds.get_ydata()) == {place}
         assert list(mean.get_xdata()) == [each["mean"]]
+    best, worst = sorted(numbers["families"], key=lambda each: each["mean"])
+    assert f"{best['family']} {best['mean']:.1f} %, {worst['family']} {worst['mean']:.1f} %." in picture.alt
+    assert "2 seeds each" in picture.alt
 
 
 def test_two_processes_find_what_one_finds():
@@ -492,7 +501,8 @@ def test_table_and_picture_of_the_rates_mark_the_chosen_one():
     ]
     rows[0]["chosen"], rows[1]["chosen"] = 0.03, 1.0
     numbers = {"recipe": asdict(FEW), "held_out": 20, "families": rows}
-    panels = [axes for axes in table2.rates_picture(numbers).axes if axes.get_visible()]
+    picture = table2.rates_picture(numbers)
+    panels = [axes for axes in picture.figure.axes if axes.get_visible()]
     for axes, name in zip(panels, tried, strict=True):
         all_of_them, chosen = axes.lines
         assert axes.get_title() == name
@@ -501,6 +511,7 @@ def test_table_and_picture_of_the_rates_mark_the_chosen_one():
         assert (*chosen.get_xdata(), *chosen.get_ydata()) == {"All-CNN-C": (0.03, 70.25), "DenseNet-BC": (1.0, 58.0)}[
             name
         ]
+    assert "All-CNN-C 0.03 (70.2 %), DenseNet-BC 1 (58.0 %)." in picture.alt
     table = table2.rates_table(numbers)
     assert "| All-CNN-C | 71.5 | 70.2 | 72.0 |  |  | 0.03 |" in table
     assert "| DenseNet-BC |  |  | 60.0 | 59.0 | 58.0 | 1 |" in table
@@ -556,8 +567,10 @@ def test_the_rates_in_use_are_those_that_were_chosen():
 def test_the_published_reports_are_those_of_the_published_numbers(experiment):
     folder = DOCS / ("paper" if experiment is figures.PAPER_FIGURES else "table2-small")
     numbers = json.loads((folder / f"{experiment.name}.json").read_text())
-    assert (folder / f"{experiment.name}.md").read_text() == experiment.report(numbers)
-    assert (folder / f"{experiment.name}.png").exists()
+    alt = experiment.picture(numbers).alt
+    assert (folder / f"{experiment.name}.md").read_text() == experiment.report(numbers, alt)
+    with Image.open(folder / f"{experiment.name}.png") as image:
+        assert image.text["Description"] == alt
 
 
 # -- the paper's figures ----------------------------------------------------------------------------------------------
@@ -635,7 +648,8 @@ def test_every_note_is_about_a_row(paper):
 
 
 def test_the_picture_has_every_point_in_it(paper):
-    by_parameters, by_flops, printed, sizes = figures.picture(paper).axes
+    picture = figures.picture(paper)
+    by_parameters, by_flops, printed, sizes = picture.figure.axes
 
     def drawn(axes):
         return sorted((float(x), float(y)) for line in axes.lines for x, y in zip(*line.get_data(), strict=True))
@@ -646,6 +660,10 @@ def test_the_picture_has_every_point_in_it(paper):
     assert drawn(sizes) == sorted((each["depth"], each["parameters"]) for each in paper["sizes"])
     labels = [text.get_text() for text in printed.texts]
     assert labels == [each["label"] for each in paper["figure4"]]
+    by = {(each["family"], each["label"]): each for each in paper["figure4"]}
+    best = by["DenseNet-BC", "190, 40"]
+    assert f"on CIFAR-10: DenseNet-BC {best['error']:.2f} % with {best['parameters'] / 1e6:.1f} M" in picture.alt
+    assert "on ImageNet: DenseNet-BC 22.15 % with 33.3 M parameters" in picture.alt
 
 
 def test_the_command_makes_them(tmp_path):

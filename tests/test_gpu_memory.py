@@ -2,6 +2,7 @@
 
 import re
 import weakref
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ needs_kernels = pytest.mark.usefixtures("kernels")
 @pytest.fixture
 def command(strict_gpu, tmp_path, monkeypatch, capsys):
     """command("--batch-size", 8): a run of 96 digits on the stand-in; its exit code and what it complains of."""
-    monkeypatch.setattr(plots, "learning_curves", lambda history, title: b"")
+    monkeypatch.setattr(plots, "learning_curves", lambda history, title: SimpleNamespace(png=lambda title: b""))
     line = "--model densenet_bc_10_4 --data digits --limit-train 96 --limit-test 40 --epochs 2 --device gpu --precision float32"
 
     def run(*more):

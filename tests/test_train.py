@@ -68,7 +68,7 @@ def finished(tmp_path_factory):
 def quick(monkeypatch):
     """Leave out what takes most of the time of a tiny run: the forecast and the picture."""
     monkeypatch.setattr(train, "seconds_per_epoch", lambda config, dataset: 1.0)
-    monkeypatch.setattr(plots, "learning_curves", lambda history, title: b"")
+    monkeypatch.setattr(plots, "learning_curves", lambda history, title: SimpleNamespace(png=lambda title: b""))
 
 
 @pytest.fixture
@@ -161,6 +161,10 @@ def test_the_curves_are_a_png(finished):
     assert width > 2 * height > 400
     assert png[-8:-4] == b"IEND"
     assert b"densenet_bc_10_4 on digits" in png  # its title, also for those who cannot see it
+    assert (
+        f"Learning curves over {len(finished.history)} epochs of densenet_bc_10_4 on digits: train loss from".encode()
+        in png
+    )
 
 
 def test_the_settings_and_the_machine_are_written_down(finished):

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import sys
 from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any
 
 from ..bench.table import machine
 from ..checkpoint import write_whole
@@ -76,13 +74,6 @@ def folder_of(given: argparse.Namespace) -> Path:
     return folder
 
 
-def png_of(figure: Any, title: str) -> bytes:
-    """The bytes of a picture."""
-    png = io.BytesIO()
-    figure.savefig(png, format="png", dpi=120, metadata={"Title": title})
-    return png.getvalue()
-
-
 def run(given: argparse.Namespace) -> None:
     """Measure, print and write what was asked for."""
     experiment, folder = given.experiment, folder_of(given)
@@ -91,12 +82,13 @@ def run(given: argparse.Namespace) -> None:
     files = {ending: folder / f"{experiment.name}.{ending}" for ending in ("json", "md", "png")}
     unfinished = folder / f"{experiment.name}.unfinished.json"
     numbers = read(files["json"]) if given.redraw else measured(given, unfinished)
-    report = experiment.report(numbers)
+    picture = experiment.picture(numbers)
+    report = experiment.report(numbers, picture.alt)
     # All three are made before the first is written: what cannot be drawn leaves no table without its picture.
     contents = {
         "json": as_json(numbers),
         "md": report.encode(),
-        "png": png_of(experiment.picture(numbers), f"{experiment.name}: {experiment.about}"),
+        "png": picture.png(f"{experiment.name}: {experiment.about}"),
     }
     for ending, content in contents.items():
         write_whole(files[ending], content)

@@ -8,13 +8,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..checkpoint import write_whole
 from ..errors import ConfigError
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from ..plots import Picture
 
 Numbers = dict[str, Any]  # what JSON can hold
 
@@ -27,7 +25,7 @@ class Experiment:
     about    a line for the list
     measure  (options, notebook) -> numbers; prints nothing and draws nothing
     table    (numbers) -> Markdown
-    picture  (numbers) -> figure
+    picture  (numbers) -> a picture and its words
     reading  how to read them, and what they do not show
     line     (run) -> a line for whoever waits, where the notebook is used
     options  adds options of its own to the command's; their names are those that ``measure`` finds
@@ -37,14 +35,18 @@ class Experiment:
     about: str
     measure: Callable[[argparse.Namespace, Notebook], Numbers]
     table: Callable[[Numbers], str]
-    picture: Callable[[Numbers], Figure]
+    picture: Callable[[Numbers], Picture]
     reading: str
     line: Callable[[Numbers], str] = str
     options: Callable[[argparse.ArgumentParser], None] = lambda parser: None
 
-    def report(self, numbers: Numbers) -> str:
-        """Table and reading, as Markdown."""
-        return f"# {self.name}: {self.about}\n\n{self.table(numbers)}\n{self.reading}\n"
+    def report(self, numbers: Numbers, alt: str) -> str:
+        """Picture, table and reading, as Markdown.
+
+        alt  the picture's words; the picture is NAME.png beside the report
+        """
+        words = " ".join(alt.split()).replace("[", "\\[").replace("]", "\\]")
+        return f"# {self.name}: {self.about}\n\n![{words}]({self.name}.png)\n\n{self.table(numbers)}\n{self.reading}\n"
 
 
 class Notebook:

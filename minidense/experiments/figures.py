@@ -7,14 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from .. import models
 from ..models.published import CIFAR_COLUMNS, PUBLISHED, TABLE2, Published, TableRow
-from ..plots import BLUE, GREY, ORANGE
+from ..plots import BLUE, GREEN, GREY, ORANGE, PINK, SKY, Picture, several
 from .experiment import Experiment, Numbers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-GREEN, PINK, SKY = "#009E73", "#CC79A7", "#56B4E9"  # the rest of Okabe & Ito's
 
 # Figure 3: the networks of the paper's Table 3, and the ResNets that it compares with; name -> label.
 ON_IMAGENET = {
@@ -270,12 +267,9 @@ def name_points(axes: Axes, points: Sequence[Numbers], x: Sequence[float]) -> No
         )
 
 
-def picture(numbers: Numbers) -> Figure:
+def picture(numbers: Numbers) -> Picture:
     """Above, figure 3; below, the printed results of figure 4 and the sizes of its curves."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(14, 12), layout="constrained")
-    (by_parameters, by_flops), (printed, sizes) = figure.subplots(2, 2)
+    figure, ((by_parameters, by_flops), (printed, sizes)) = several(2, 2, width=14, height=12)
     draw_figure3(by_parameters, numbers["figure3"], "parameters", 1e6)
     by_parameters.set(xlabel="parameters, millions", title="Figure 3, left: ImageNet")
     draw_figure3(by_flops, numbers["figure3"], "flops", 1e9)
@@ -285,7 +279,24 @@ def picture(numbers: Numbers) -> Figure:
     for axes in (by_parameters, by_flops, printed, sizes):
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-    return figure
+    return Picture(figure, in_words(numbers))
+
+
+def in_words(numbers: Numbers) -> str:
+    """What the picture shows: the best network of either family on ImageNet and on CIFAR-10, and how small it is."""
+    said = []
+    for key, families in (
+        ("figure3", ("DenseNet-BC", "ResNet")),
+        ("figure4", ("DenseNet-BC", "pre-activation ResNet")),
+    ):
+        for family in families:
+            best = min((each for each in numbers[key] if each["family"] == family), key=lambda each: each["error"])
+            said.append(f"{family} {best['error']:.2f} % with {best['parameters'] / 1e6:.1f} M")
+    return (
+        "The paper's figures 3 and 4 from printed errors and exact counts: error by parameters and FLOPs on ImageNet, by parameters "
+        f"on CIFAR-10, and parameters by depth. The lowest errors on ImageNet: {said[0]} parameters, {said[1]}; "
+        f"on CIFAR-10: {said[2]}, {said[3]}."
+    )
 
 
 def draw_figure3(axes: Axes, points: Sequence[Numbers], key: str, unit: float) -> None:

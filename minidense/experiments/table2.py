@@ -6,19 +6,16 @@ import argparse
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..config import nearest, reader
 from ..data import load
 from ..errors import ConfigError
-from ..plots import BLUE, GREY, ORANGE
+from ..plots import BLUE, GREY, ORANGE, Picture, several
 from ..threads import thread_count
 from .experiment import Experiment, Notebook, Numbers
 from .small_networks import FAMILIES, MULTIPLY_ADDS, TOLERANCE
 from .training import GUESSING, Job, Recipe, all_trained
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 RECIPE = Recipe(train_images=5000, test_images=5000, epochs=10)
 SEEDS = 3
@@ -106,13 +103,10 @@ def table(numbers: Numbers) -> str:
     return "\n".join(lines) + "\n"
 
 
-def picture(numbers: Numbers) -> Figure:
+def picture(numbers: Numbers) -> Picture:
     """Each seed a dot, their mean a bar, families in the order of the paper's table."""
-    from matplotlib.figure import Figure
-
     families = numbers["families"]
-    figure = Figure(figsize=(8.5, 1.6 + 0.36 * len(families)), layout="constrained")
-    axes = figure.subplots()
+    figure, ((axes,),) = several(1, width=8.5, height=1.6 + 0.36 * len(families))
     for place, each in enumerate(families):
         colour = ORANGE if each["family"] in OURS else BLUE
         errors = each["test_errors"]
@@ -135,7 +129,14 @@ def picture(numbers: Numbers) -> Figure:
     axes.spines[["top", "right", "left"]].set_visible(False)
     for place in range(len(families)):
         axes.axhline(place, color=GREY, alpha=0.15, linewidth=0.8, zorder=0)
-    return figure
+    by_error = sorted(families, key=lambda each: each["mean"])
+    alt = (
+        f"Test error of small networks after {recipe['epochs']} epochs on {recipe['train_images']:,} CIFAR-10 images, "
+        f"{n} {'seed' if n == 1 else 'seeds'} each, from the lowest mean to the highest: "
+        + ", ".join(f"{each['family']} {each['mean']:.1f} %" for each in by_error)
+        + "."
+    )
+    return Picture(figure, alt)
 
 
 def line(run: Numbers) -> str:
@@ -206,14 +207,12 @@ def rates_table(numbers: Numbers) -> str:
     return "\n".join(lines) + "\n"
 
 
-def rates_picture(numbers: Numbers) -> Figure:
+def rates_picture(numbers: Numbers) -> Picture:
     """A small panel for each family: error by rate, the chosen one filled."""
-    from matplotlib.figure import Figure
-
     families = numbers["families"]
     rows = -(-len(families) // 4)
-    figure = Figure(figsize=(10, 0.6 + 2.1 * rows), layout="constrained")
-    panels = figure.subplots(rows, 4, sharey=True, squeeze=False).ravel()
+    figure, panels = several(4, rows, width=10, height=0.6 + 2.1 * rows, sharey=True)
+    panels = panels.ravel()
     for axes in panels[len(families) :]:
         axes.set_visible(False)
     for axes, each in zip(panels, families, strict=False):
@@ -228,7 +227,15 @@ def rates_picture(numbers: Numbers) -> Figure:
         axes.spines[["top", "right"]].set_visible(False)
     figure.supxlabel("highest learning rate (orange: chosen)", fontsize="medium")
     figure.supylabel("error on images held out, %", fontsize="medium")
-    return figure
+    chosen = []
+    for each in families:
+        error = next(one["error"] for one in each["tried"] if one["rate"] == each["chosen"])
+        chosen.append(f"{each['family']} {each['chosen']:g} ({error:.1f} %)")
+    return Picture(
+        figure,
+        f"Error on images held out by highest learning rate, a panel for each of {len(families)} families. "
+        f"The rates chosen, with their errors: {', '.join(chosen)}.",
+    )
 
 
 RATES_READING = """How to read this: it settles one number a family, from a coarse grid and a single seed, with less of everything than the

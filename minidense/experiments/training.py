@@ -8,15 +8,18 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy
 
+from .. import functional as F
 from ..data import Dataset, test_batches, training_batches
 from ..models import Classifier
+from ..nn import Module
+from ..optim import SGD
 from ..schedule import one_cycle
 from ..step import training_step
 from ..tensor import Tensor, no_grad
@@ -53,45 +56,99 @@ class Job:
         return asdict(self)
 
 
+def train(
+    model: Module,
+    optimizer: SGD,
+    dataset: Dataset,
+    *,
+    epochs: int,
+    learning_rate: float | Callable[[float], float],
+    seed: int,
+    batch_size: int = 50,
+    augment: bool = True,
+    tested: bool = True,
+    after_step: Callable[[Module, SGD], Any] | None = None,
+) -> list[dict[str, Any]]:
+    """Train a small network; returns one record an epoch, with the names of log.jsonl, so that the same plots draw it.
+
+    learning_rate  or a function of the epoch, 0-based and fractional
+    seed           of the order of the images and of augmentation; weights are drawn already
+    tested         test after each epoch; otherwise the records hold no test_loss and test_accuracy
+    after_step     called after each step, to watch weights and gradients
+
+    Ends early where the loss is no number any more: its last record has None for train_loss, and "diverged" is true in it.
+    """
+    steps = math.ceil(len(dataset.train_images) / batch_size)
+    history: list[dict[str, Any]] = []
+    with numpy.errstate(over="ignore", invalid="ignore"):  # what diverges is found out below
+        for epoch in range(epochs):
+            losses, hits = [], 0
+            batches = training_batches(dataset, size=batch_size, seed=(seed, epoch), augment=augment)
+            for step, (images, labels) in enumerate(batches):
+                now = epoch + step / steps
+                if isinstance(model, Classifier):
+                    model.at_epoch(now)
+                optimizer.set_lr(learning_rate(now) if callable(learning_rate) else learning_rate)
+                logits, loss = training_step(model, optimizer, images, labels)
+                losses.append(loss.data)
+                hits += int((logits.data.argmax(axis=1) == labels).sum())
+                if after_step is not None:
+                    after_step(model, optimizer)
+            loss = float(numpy.mean(losses))
+            diverged = not math.isfinite(loss)
+            record = {
+                "epoch": epoch + 1,
+                "learning_rate": learning_rate(epoch) if callable(learning_rate) else learning_rate,
+                "train_loss": None if diverged else loss,
+                "train_accuracy": hits / len(dataset.train_labels),
+                "diverged": diverged,
+            }
+            if tested and not diverged:
+                record["test_loss"], record["test_accuracy"] = tested_on(model, dataset)
+            history.append(record)
+            if diverged:
+                break
+    return history
+
+
+def tested_on(model: Module, dataset: Dataset, *, batch_size: int = 100) -> tuple[float, float]:
+    """Mean cross-entropy and accuracy (a fraction) on the test images, in evaluation mode; training mode afterwards."""
+    model.eval()
+    loss, hits = 0.0, 0
+    with no_grad(), numpy.errstate(over="ignore", invalid="ignore"):
+        for images, labels in test_batches(dataset, size=batch_size):
+            logits = model(Tensor(images))
+            loss += F.cross_entropy(logits, labels).item() * len(labels)
+            hits += int((logits.data.argmax(axis=1) == labels).sum())
+    model.train()
+    return loss / len(dataset.test_labels), hits / len(dataset.test_labels)
+
+
 def trained(job: Job, dataset: Dataset) -> dict[str, Any]:
     """Train a network by its recipe and test it: what was asked, errors in percent, and how long it took."""
     family, recipe = FAMILIES[job.family], job.recipe
     began, worked = time.perf_counter(), time.process_time()
     model = family.build(job.seed)
     optimizer = family.optimizer(model, momentum=recipe.momentum, nesterov=True, weight_decay=recipe.weight_decay)
-    steps = math.ceil(len(dataset.train_images) / recipe.batch_size)
-    loss, diverged = 0.0, False
-    with numpy.errstate(over="ignore", invalid="ignore"):  # what diverges is found out below
-        for epoch in range(recipe.epochs):
-            losses = []
-            batches = training_batches(dataset, size=recipe.batch_size, seed=(job.seed, epoch))
-            for step, (images, labels) in enumerate(batches):
-                now = epoch + step / steps
-                model.at_epoch(now)
-                optimizer.set_lr(one_cycle(now, peak=job.rate, epochs=recipe.epochs, warmup=recipe.warmup))
-                losses.append(training_step(model, optimizer, images, labels)[1].data)
-            loss = float(numpy.mean(losses))
-            if diverged := not math.isfinite(loss):
-                break
+    history = train(
+        model,
+        optimizer,
+        dataset,
+        epochs=recipe.epochs,
+        learning_rate=lambda now: one_cycle(now, peak=job.rate, epochs=recipe.epochs, warmup=recipe.warmup),
+        seed=job.seed,
+        batch_size=recipe.batch_size,
+        tested=False,
+    )
+    diverged = history[-1]["diverged"]
     return {
         **job.asked(),
-        "train_loss": None if diverged else loss,
-        "test_error": GUESSING if diverged else error_of(model, dataset),
+        "train_loss": history[-1]["train_loss"],
+        "test_error": GUESSING if diverged else 100 * (1 - tested_on(model, dataset)[1]),
         "diverged": diverged,
         "seconds": time.perf_counter() - began,
         "cpu_seconds": time.process_time() - worked,
     }
-
-
-def error_of(model: Classifier, dataset: Dataset, *, batch_size: int = 100) -> float:
-    """Percent of the test images that the network gets wrong."""
-    model.eval()
-    wrong = 0
-    with no_grad():
-        for images, labels in test_batches(dataset, size=batch_size):
-            wrong += int((model(Tensor(images)).data.argmax(axis=1) != labels).sum())
-    model.train()
-    return 100 * wrong / len(dataset.test_labels)
 
 
 def all_trained(jobs: Sequence[Job], dataset: Dataset, *, processes: int) -> Iterator[dict[str, Any]]:
