@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from . import bench, doctor, experiments, models_command, predict, summary_command, train
+from . import bench, doctor, experiments, lessons, models_command, predict, summary_command, train
 from .command import DONE, WRONG_COMMAND_LINE
 from .config import Parser, nearest
 from .version import __version__
@@ -15,6 +15,7 @@ COMMANDS = {
     "models": (models_command.main, "list the networks, with their sizes and what their papers reached"),
     "summary": (summary_command.main, "layers, shapes, parameters, multiply-adds and memory of one network"),
     "experiment": (experiments.main, "measure what the lecture claims: a table, a picture and numbers"),
+    "lessons": (lessons.main, "the course in Jupyter notebooks: list them, start one, check what you solved"),
     "bench": (bench.main, "measure speed and memory, alone or beside PyTorch"),
     "doctor": (doctor.main, "say what is here, what is missing, and whether it computes right"),
 }

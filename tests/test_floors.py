@@ -42,6 +42,7 @@ FLOORS = {
     "fast": 6,
     "fitting": 6,
     "interrupt": 6,
+    "lessons": 6,
     "models_command": 6,
     "recipes": 6,
     "command": 6,
@@ -56,7 +57,7 @@ FLOORS = {
     "__main__": 7,
     "cli": 7,
 }
-OPTIONAL = {"PIL", "cupy", "matplotlib", "scipy", "torch"}  # may be imported inside functions, and only there
+OPTIONAL = {"PIL", "cupy", "jupytext", "matplotlib", "nbclient", "nbformat", "scipy", "torch"}  # may be imported inside functions, and only there
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 
