@@ -190,40 +190,20 @@ def test_all_topics_of_the_lecture_are_carried():
     assert {key for each in LESSONS for key in each.topics} == {topic.key for topic in topics()}
 
 
-def differences_told():
-    """{number of a difference between lecture and paper: lessons that tell it}, from the names of cells: differs-13-14."""
-    told: dict[int, list[int]] = {}
-    for each in LESSONS:
-        for cell in cells_of(each):
-            if cell.id.startswith("differs-"):
-                for number in cell.id.split("-")[1:]:
-                    told.setdefault(int(number), []).append(each.number)
-    return told
-
-
 def test_every_place_where_lecture_and_paper_differ_is_told():
-    assert sorted(differences_told()) == list(range(1, 33))
+    assert [difference.number for difference in courses.differences()] == list(range(1, 33))
+    untold = [row for row in build.differences_table()[2:] if row.endswith("|  |")]
+    assert untold == []
 
 
-def test_the_map_of_the_course_is_up_to_date():
-    """lessons/README.md: a row a lesson with its time, and a row for each difference with the lessons that tell it."""
+def test_the_page_of_the_course_has_the_tables_of_its_lessons():
+    """Otherwise: python -m minidense.lessons.build"""
     page = (folder() / "README.md").read_text(encoding="utf-8")
+    assert page == build.page()
     for each in LESSONS:
-        row = next(line for line in page.splitlines() if f"notebooks/en/{each.name}.ipynb" in line)
-        needs = ", ".join(f"{number:02}" for number in each.needs) or "–"
-        cells = [cell.strip() for cell in row.strip("|").split("|")]
-        assert cells[0] == f"{each.number:02}"
-        assert cells[1] == f"[{each.title}](notebooks/en/{each.name}.ipynb)"
-        assert cells[2] == f"{command.minutes(each)}"
-        assert cells[3] == "●" * each.difficulty
-        assert cells[4] == needs
-        names = {topic.key: topic.title for topic in topics()}
-        assert cells[5] == ("; ".join(names[key] for key in each.topics))
-    told = differences_told()
-    rows = {
-        int(number): lessons for number, lessons in re.findall(r"^\| (\d+) \|.*\| ([\d, ]+) \|$", page, re.MULTILINE)
-    }
-    assert rows == {number: ", ".join(f"{n:02}" for n in dict.fromkeys(lessons)) for number, lessons in told.items()}
+        assert (
+            f"| {each.number:02} | [{each.title}](notebooks/en/{each.name}.ipynb) | {command.minutes(each)} |" in page
+        )
 
 
 # -- exercises --------------------------------------------------------------------------------------------------------
@@ -344,7 +324,12 @@ needs = []
 able = ["play"]
 topics = ["t"]
 seconds = 3
+[[difference]]
+number = 1
+lecture = "this"
+paper = "that"
 """
+PAGE = "# Page\n<!-- lessons -->\n<!-- /lessons -->\n<!-- differences -->\n<!-- /differences -->\nEnd\n"
 
 
 @pytest.fixture
@@ -354,13 +339,15 @@ def toy(tmp_path, monkeypatch):
     (tmp_path / "ko").mkdir()
     (tmp_path / "course.toml").write_text(TOY_COURSE)
     (tmp_path / "en" / "01_toy.py").write_text(TOY)
+    (tmp_path / "README.md").write_text(PAGE)
     for module in (courses, build):
         monkeypatch.setattr(module, "folder", lambda: tmp_path)
-    course.cache_clear()
-    topics.cache_clear()
+    cached = (course, topics, courses.differences)
+    for function in cached:
+        function.cache_clear()
     yield tmp_path
-    course.cache_clear()
-    topics.cache_clear()
+    for function in cached:
+        function.cache_clear()
 
 
 def test_a_notebook_is_built_once_and_again_only_when_its_source_changes(toy, capsys):
@@ -378,6 +365,11 @@ def test_a_notebook_is_built_once_and_again_only_when_its_source_changes(toy, ca
     assert build.main([]) == 0
     assert path.stat().st_mtime_ns == before
     assert build.main(["--check"]) == 0
+    page = (toy / "README.md").read_text()
+    assert "| 01 | [A toy](notebooks/en/01_toy.ipynb) | 5 | ● | – | a topic |" in page
+    assert "| 1 | this | that |  |" in page
+    assert page.startswith("# Page\n<!-- lessons -->\n| |")
+    assert page.endswith("<!-- /differences -->\nEnd\n")
     (toy / "en" / "01_toy.py").write_text(TOY.replace("Because.", "Because!"))
     assert build.main(["--check"]) == 1
     assert path.stat().st_mtime_ns == before
@@ -421,6 +413,12 @@ def test_another_language_has_the_same_code_and_its_own_prose(toy):
     assert by_name["x1"].endswith("연습")
     assert by_name["x1-hint"].startswith("> ⚠ 아직 번역되지 않았습니다")
     assert "<summary>풀이</summary>" in by_name["x1-solution"]
+
+
+def test_a_page_without_its_marks_is_refused(toy):
+    (toy / "README.md").write_text("# Page\n")
+    with pytest.raises(ConfigError, match="needs <!-- lessons -->"):
+        build.build(only_check=True)
 
 
 def test_a_translation_falls_behind_when_the_english_changes(toy):

@@ -23,7 +23,7 @@ from ..checkpoint import write_whole
 from ..command import DONE, FAILED, ended, show
 from ..config import Parser
 from ..errors import ConfigError
-from .course import Lesson, course, folder, topics
+from .course import Lesson, course, differences, folder, topics
 
 ENGLISH = "en"
 WORDS = {
@@ -201,18 +201,63 @@ def notebook_cell(cell: Cell, language: str) -> Any:
     return make(cell.source, id=cell.id)
 
 
+def lessons_table() -> list[str]:
+    """A row a lesson: what README.md has between its marks."""
+    names = {topic.key: topic.title for topic in topics()}
+    rows = ["| | lesson | minutes | difficulty | needs | of the lecture |", "|---|---|--:|---|---|---|"]
+    for each in course():
+        cells = read_source(folder() / ENGLISH / f"{each.name}.py")
+        rows.append(
+            f"| {each.number:02} | [{each.title}](notebooks/{ENGLISH}/{each.name}.ipynb) | {minutes_of(cells, each.seconds)} | "
+            f"{each.difficulty * '●'} | {', '.join(f'{number:02}' for number in each.needs) or '–'} | "
+            f"{'; '.join(names[key] for key in each.topics)} |"
+        )
+    return rows
+
+
+def differences_table() -> list[str]:
+    """A row for each place where lecture and paper differ, with the lessons that tell it in a cell called differs-NUMBER."""
+    told: dict[int, list[str]] = {}
+    for each in course():
+        for cell in read_source(folder() / ENGLISH / f"{each.name}.py"):
+            if cell.id.startswith("differs-"):
+                for number in map(int, cell.id.split("-")[1:]):
+                    if f"{each.number:02}" not in told.setdefault(number, []):
+                        told[number].append(f"{each.number:02}")
+    rows = ["| | the lecture | the paper, or its authors' code | lesson |", "|--:|---|---|---|"]
+    for difference in differences():
+        lessons = ", ".join(told.get(difference.number, []))
+        rows.append(f"| {difference.number} | {difference.lecture} | {difference.paper} | {lessons} |")
+    return rows
+
+
+def page() -> str:
+    """README.md of the course as it should be: its tables made anew between their marks."""
+    text = (folder() / "README.md").read_text(encoding="utf-8")
+    for mark, rows in (("lessons", lessons_table()), ("differences", differences_table())):
+        begin, end = f"<!-- {mark} -->\n", f"<!-- /{mark} -->"
+        if (text.count(begin), text.count(end)) != (1, 1):
+            raise ConfigError(
+                f"README.md of the lessons needs {begin.strip()} and {end} once each, on lines of their own"
+            )
+        before, rest = text.split(begin)
+        text = before + begin + "\n".join(rows) + "\n" + end + rest.split(end)[1]
+    return text
+
+
 def build(*, languages: Sequence[str] = (ENGLISH,), only_check: bool = False) -> list[Path]:
-    """Write every notebook that is missing or differs from its source; returns their paths. ``only_check`` writes nothing."""
-    changed = []
-    for language in languages:
-        for lesson in course():
-            path = folder() / "notebooks" / language / f"{lesson.name}.ipynb"
-            text = built(lesson, language)
-            if not path.exists() or path.read_text(encoding="utf-8") != text:
-                changed.append(path)
-                if not only_check:
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    write_whole(path, text.encode())
+    """Write every notebook that is missing or differs from its source, and the page; returns their paths. ``only_check`` writes nothing."""
+    texts = {
+        folder() / "notebooks" / language / f"{lesson.name}.ipynb": built(lesson, language)
+        for language in languages
+        for lesson in course()
+    }
+    texts[folder() / "README.md"] = page()
+    changed = [path for path, text in texts.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
+    if not only_check:
+        for path in changed:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, texts[path].encode())
     return changed
 
 
@@ -220,13 +265,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """python -m minidense.lessons.build. Exit codes: 0 done, 1 with --check when a notebook differs from its source."""
     program = "python -m minidense.lessons.build"
     parser = Parser(
-        prog=program, description="Build the notebooks of the course from their sources.", allow_abbrev=False
+        prog=program,
+        description="Build the notebooks of the course, and the tables of its page, from their sources.",
+        allow_abbrev=False,
     )
     parser.add_argument(
         "--language", action="append", choices=sorted(WORDS), help="default: en; may be given several times"
     )
     parser.add_argument(
-        "--check", action="store_true", help="write nothing; exit with 1 when a notebook differs from its source"
+        "--check", action="store_true", help="write nothing; exit with 1 when a file differs from its source"
     )
 
     def work() -> int:

@@ -22,6 +22,15 @@ class Topic:
 
 
 @dataclass(frozen=True)
+class Difference:
+    """A place where the lecture says one thing and the paper, or its authors' code, another."""
+
+    number: int
+    lecture: str
+    paper: str
+
+
+@dataclass(frozen=True)
 class Lesson:
     """A lesson, as course.toml describes it.
 
@@ -67,6 +76,12 @@ def course() -> tuple[Lesson, ...]:
 def topics() -> tuple[Topic, ...]:
     """The parts of the lecture in its order."""
     return tuple(Topic(**entry) for entry in contents()["topic"])
+
+
+@cache
+def differences() -> tuple[Difference, ...]:
+    """All of them, in the order of the lecture."""
+    return tuple(Difference(**entry) for entry in contents()["difference"])
 
 
 def contents() -> dict[str, Any]:
