@@ -207,6 +207,24 @@ def test_a_subclassed_layer_runs_as_it_is_written():
     np.testing.assert_allclose(models.dense_block(x, [layer]).data, expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_layer_that_somebody_put_into_the_place_of_another_runs_as_it_is_written(place):
+    """A module that the twin has never heard of, such as one that looks at what passes by."""
+
+    class Beside(md.nn.Module):
+        def __init__(self, layer):
+            self.layer = layer
+
+        def forward(self, x):
+            return self.layer(x)
+
+    layers = [models.DenseLayer(4 + 2 * i, 2, 0.0) for i in range(3)]
+    x = md.Tensor(np.random.default_rng(0).standard_normal((2, 4, 3, 3), np.float32))
+    expected = models.dense_block(x, layers).data
+    layers[place] = Beside(layers[place])
+    np.testing.assert_allclose(models.dense_block(x, layers).data, expected, rtol=0, atol=1e-5)
+
+
 def test_a_layer_that_was_rebuilt_runs_as_it_is():
     """A bias, another stride or another width: not what the twin was made for."""
     for change in ("bias", "stride", "width"):

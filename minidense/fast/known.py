@@ -14,9 +14,9 @@ def is_known_block(x: Tensor, layers: Sequence[Any]) -> bool:
         return False
     first, channels = layers[0].norm1, x.shape[1]
     for layer in layers:
-        convs = convs_of(layer)
         if type(layer) is not type(layers[0]) or any(module.on_output is not None for module in layer.modules()):
             return False
+        convs = convs_of(layer)
         if type(layer.drop) is not Dropout or not all(map(keeps_size, convs)):
             return False
         for norm in norms_of(layer):
