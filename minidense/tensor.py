@@ -249,7 +249,8 @@ class Tensor:
                     shared.discard(x)
                 else:
                     place[key] = dx
-                    if not op.fresh:
+                    # Only of what is collected: an inner Tensor in here would keep its array until the walk ends.
+                    if place is collected and not op.fresh:
                         shared.add(x)
             op.forget()
         for x, dx in collected.items():

@@ -23,7 +23,7 @@ def check_gradients(
 
     For random dy and v, ⟨dy, J·v⟩ must equal ⟨Jᵀ·dy, v⟩: the left side is two forward passes (a central difference),
     the right side is backward. dy is random on purpose: with dy = 1 batch norm and softmax have gradient zero, and
-    every mistake in them would pass. Rounding is allowed for on top of rtol.
+    every mistake that keeps it zero would pass. Rounding is allowed for on top of rtol.
 
     Raises AssertionError when the two sides differ or an input got no gradient, and KinkError when there is nothing to
     compare with: fn has no derivative at this point (ReLU at 0, a tie in max). Move the inputs a little then.

@@ -152,6 +152,27 @@ def test_backward_frees_what_was_saved_while_the_loss_lives(no_gc):
     assert left < 2_100_000  # the gradient of x, 2 MB, and small change
 
 
+def test_the_walk_frees_on_its_way(no_gc):
+    """What forward kept for a step that has been walked is gone when the walk comes to the steps before it."""
+    held = []
+
+    class Look(Op):
+        def forward(self, x):
+            return x * 1
+
+        def backward(self, dy):
+            held.append(later() is not None)
+            return (dy,)
+
+    earlier = apply(Look(), leaf(1.0, 2.0))
+    result = F.exp(earlier)
+    later = weakref.ref(result)
+    loss = F.exp(result).sum()
+    del result
+    loss.backward()
+    assert held == [False]
+
+
 def test_a_failing_walk_leaves_no_gradient_behind():
     class Broken(Op):
         def forward(self, x):
