@@ -41,7 +41,7 @@ def f(x):
     return x * x + 3 * x
 
 
-claim("slope of x² + 3x at 2", slope(f, 2.0), 6.999999, 7.000001, seen=(7.0, 7.01))
+claim("error of the slope of x² + 3x at 2", abs(slope(f, 2.0) - 7), 0, 1e-6, seen=(9.02e-11, 9.03e-11))
 
 # %% [markdown] id="predict-h"
 # **Predict.** A smaller step gives a better slope, so why not $h = 10^{-15}$? With such a step, the slope of $f$
@@ -323,8 +323,8 @@ def walk(loss):
 # <details>
 # <summary>Hint</summary>
 #
-# Begin with `loss.grad = 1.0`. Go through `ordered(loss)`. When it is a number's turn, its `.grad` is complete:
-# hand `grad * factor` on to each number that it was made of, and *add* it there.
+# Begin with `.grad = 0.0` everywhere and `loss.grad = 1.0`. Go through `ordered(loss)`. When it is a number's
+# turn, its `.grad` is complete: hand `grad * factor` on to each number that it was made of, and *add* it there.
 #
 # </details>
 
