@@ -421,9 +421,9 @@ def test_a_source_that_a_layer_has_no_weights_for_is_not_missed(depth, bottlenec
 def test_ablation_is_what_cutting_by_hand_gives():
     model = models.densenet(depth=10, growth_rate=2, bottleneck=False, compression=1.0, in_channels=1, stem_channels=4)
     with reference_only():
-        whole, _ = training.tested_on(model, FEW, batch_size=40)
+        whole, _ = training.loss_and_accuracy(model, FEW, batch_size=40)
         with blinded(model.features.denseblock2, "denselayer2", slice(8, 10)):
-            rise = training.tested_on(model, FEW, batch_size=40)[0] - whole
+            rise = training.loss_and_accuracy(model, FEW, batch_size=40)[0] - whole
     assert ablation_maps(model, FEW)[1][1][1] == rise != 0
 
 

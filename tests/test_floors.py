@@ -57,7 +57,8 @@ FLOORS = {
     "__main__": 7,
     "cli": 7,
 }
-OPTIONAL = {"PIL", "cupy", "jupytext", "matplotlib", "nbclient", "nbformat", "scipy", "torch"}  # may be imported inside functions, and only there
+# may be imported inside functions, and only there
+OPTIONAL = {"PIL", "cupy", "jupytext", "matplotlib", "nbclient", "nbformat", "scipy", "torch"}
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -13,9 +13,9 @@ from minidense.data import load
 from minidense.errors import ConfigError, ShapeError
 from minidense.experiments import (
     batch_norm,
-    batch_norm_explodes,
+    exploding,
     perceptrons,
-    sigmoid_against_relu,
+    sigmoid_relu,
     training,
     vanishing,
 )
@@ -42,7 +42,7 @@ from minidense.testing import check_gradients
 def few(monkeypatch):
     """A tenth of the digits, for what trains."""
     dataset = load("digits").first(100, 40)
-    for module in (sigmoid_against_relu, batch_norm):
+    for module in (sigmoid_relu, batch_norm):
         monkeypatch.setattr(module, "load", lambda name: dataset)
     return dataset
 
@@ -224,12 +224,12 @@ def test_the_flow_of_one_depth_is_drawn():
 
 
 def test_the_factor_of_a_straight_line_is_exact():
-    assert batch_norm_explodes.factor_a_layer([8, 4, 2, 1]) == pytest.approx(2, rel=1e-12)
-    assert batch_norm_explodes.factor_a_layer([1e-6, 1e-3, 1]) == pytest.approx(1e-3, rel=1e-12)
+    assert exploding.factor_a_layer([8, 4, 2, 1]) == pytest.approx(2, rel=1e-12)
+    assert exploding.factor_a_layer([1e-6, 1e-3, 1]) == pytest.approx(1e-3, rel=1e-12)
 
 
 def test_relu_with_batch_norm_explodes_as_theory_says():
-    found = batch_norm_explodes.batch_norm_explodes(depths=(10, 20), seeds=range(3))
+    found = exploding.batch_norm_explodes(depths=(10, 20), seeds=range(3))
     assert found["theory"] == pytest.approx(1.2111, abs=1e-4)
     for row in found["stacks"]:
         assert row["factor"] == pytest.approx(found["theory"], rel=0.02)
@@ -238,26 +238,24 @@ def test_relu_with_batch_norm_explodes_as_theory_says():
 
 
 def test_there_is_no_theory_of_other_activations():
-    found = batch_norm_explodes.batch_norm_explodes(depths=(4,), seeds=(0,), activation="tanh", width=32, batch_size=32)
+    found = exploding.batch_norm_explodes(depths=(4,), seeds=(0,), activation="tanh", width=32, batch_size=32)
     assert found["theory"] is None
     assert found["stacks"][0]["predicted"] is None
-    assert "| – |" in batch_norm_explodes.table(found)
-    assert batch_norm_explodes.picture(found).alt
+    assert "| – |" in exploding.table(found)
+    assert exploding.picture(found).alt
 
 
 @pytest.mark.parametrize(("asked", "says"), [({"depths": (1, 5)}, "depth 2 or more"), ({"activation": "rel"}, "relu")])
 def test_what_cannot_explode_is_refused(asked, says):
     with pytest.raises(ConfigError, match=says):
-        batch_norm_explodes.batch_norm_explodes(**asked)
+        exploding.batch_norm_explodes(**asked)
 
 
 # -- training ---------------------------------------------------------------------------------------------------------
 
 
 def test_with_ten_layers_sigmoid_stays_at_chance_and_relu_learns():
-    found = sigmoid_against_relu.sigmoid_against_relu(
-        activations=("sigmoid", "relu"), depths=(10,), seeds=(0,), epochs=5
-    )
+    found = sigmoid_relu.sigmoid_against_relu(activations=("sigmoid", "relu"), depths=(10,), seeds=(0,), epochs=5)
     sigmoid, relu = found["stacks"]
     assert sigmoid["test_accuracy"]["mean"] < 0.14  # the commonest digit among the test images is 47 of 360: 13 %
     assert relu["test_accuracy"]["mean"] > 0.8
@@ -273,7 +271,7 @@ def test_learning_curves_are_means_of_what_did_not_diverge():
             (2.0, False, [4.0, 2.0], [0.4, 0.8]),
         )
     ]  # fmt: skip
-    row = sigmoid_against_relu.row("relu", 3, runs)
+    row = sigmoid_relu.row("relu", 3, runs)
     assert row["train_losses"] == [3.0, 1.5]
     assert row["test_accuracies"] == pytest.approx([0.3, 0.7])
     assert row["diverged"] == 1
@@ -290,7 +288,7 @@ def test_batch_norm_learns_at_a_rate_that_diverges_without(few):
 
 
 def test_what_is_unknown_is_refused_before_training():
-    for experiment in (sigmoid_against_relu.sigmoid_against_relu, batch_norm.batch_norm_rates):
+    for experiment in (sigmoid_relu.sigmoid_against_relu, batch_norm.batch_norm_rates):
         with pytest.raises(ConfigError, match="did you mean relu"):
             experiment(activations=("rellu",))
 
@@ -321,7 +319,7 @@ def test_training_mode_judges_by_the_batch_itself(few):
     model.eval()
     model.norm1.running_mean.data += 5  # which training mode does not look at
     assert batch_norm.accuracy_in_training_mode(model, few, batch_size=40) == expected > 0.5
-    assert training.tested_on(model, few)[1] < expected - 0.2
+    assert training.loss_and_accuracy(model, few)[1] < expected - 0.2
 
 
 # -- updates ----------------------------------------------------------------------------------------------------------
@@ -378,7 +376,7 @@ def tiny_vanishing(notebook=None):
 
 
 def tiny_sigmoid(notebook=None):
-    return sigmoid_against_relu.sigmoid_against_relu(
+    return sigmoid_relu.sigmoid_against_relu(
         activations=("sigmoid", "relu"), depths=(1, 2), seeds=(0, 1), epochs=2, notebook=notebook
     )
 
@@ -390,14 +388,14 @@ def tiny_rates(notebook=None):
 
 
 def tiny_explosion(notebook=None):
-    return batch_norm_explodes.batch_norm_explodes(depths=(3, 6), seeds=(0, 1), width=16, batch_size=16)
+    return exploding.batch_norm_explodes(depths=(3, 6), seeds=(0, 1), width=16, batch_size=16)
 
 
 EACH = {
     "vanishing-gradient": (vanishing.VANISHING_GRADIENT, tiny_vanishing),
-    "sigmoid-against-relu": (sigmoid_against_relu.SIGMOID_AGAINST_RELU, tiny_sigmoid),
+    "sigmoid-against-relu": (sigmoid_relu.SIGMOID_AGAINST_RELU, tiny_sigmoid),
     "batch-norm-rates": (batch_norm.BATCH_NORM_RATES, tiny_rates),
-    "batch-norm-explodes": (batch_norm_explodes.BATCH_NORM_EXPLODES, tiny_explosion),
+    "batch-norm-explodes": (exploding.BATCH_NORM_EXPLODES, tiny_explosion),
 }
 
 
@@ -457,7 +455,7 @@ def test_a_picture_without_anything_that_vanishes_leaves_that_panel_out():
 
 def test_the_learning_picture_and_table_hold_the_numbers(few):
     numbers = tiny_sigmoid()
-    picture, table = sigmoid_against_relu.picture(numbers), sigmoid_against_relu.table(numbers)
+    picture, table = sigmoid_relu.picture(numbers), sigmoid_relu.table(numbers)
     for axes, depth in zip(picture.figure.axes, (1, 2), strict=True):
         rows = [row for row in numbers["stacks"] if row["depth"] == depth]
         assert [line.get_label() for line in axes.lines] == ["sigmoid", "ReLU"]
@@ -493,7 +491,7 @@ def test_the_rates_picture_and_table_hold_the_numbers(few):
 
 def test_the_exploding_picture_and_table_hold_the_numbers():
     numbers = tiny_explosion()
-    picture, table = batch_norm_explodes.picture(numbers), batch_norm_explodes.table(numbers)
+    picture, table = exploding.picture(numbers), exploding.table(numbers)
     (axes,) = picture.figure.axes
     *lines, theory = axes.lines
     for line, row in zip(lines, numbers["stacks"], strict=True):
@@ -510,7 +508,7 @@ def test_the_command_passes_its_options_on_and_refuses_nonsense(monkeypatch, nam
     parser = argparse.ArgumentParser()
     experiment.options(parser)
     called = {}
-    for module in (vanishing, sigmoid_against_relu, batch_norm, batch_norm_explodes):
+    for module in (vanishing, sigmoid_relu, batch_norm, exploding):
         for function in (
             "vanishing_gradient",
             "underflow",

@@ -18,7 +18,7 @@ from minidense import Tensor, no_grad
 from minidense import functional as F
 from minidense.data import load, training_batches
 from minidense.experiments.perceptrons import trained_perceptron
-from minidense.experiments.sigmoid_against_relu import picture, sigmoid_against_relu, table
+from minidense.experiments.sigmoid_relu import picture, sigmoid_against_relu, table
 from minidense.experiments.vanishing import vanishing_gradient
 from minidense.lessons import SEED, check, claim
 from minidense.nn import init

@@ -18,9 +18,9 @@ import numpy
 from minidense import Tensor
 from minidense import functional as F
 from minidense.data import load
-from minidense.experiments.batch_norm_explodes import batch_norm_explodes, factor_a_layer, picture
+from minidense.experiments.exploding import batch_norm_explodes, factor_a_layer, picture
 from minidense.experiments.perceptrons import BatchNorm1d, first_to_last, gradient_norms, perceptron, random_examples
-from minidense.experiments.training import tested_on, train
+from minidense.experiments.training import loss_and_accuracy, train
 from minidense.lessons import SEED, check, claim
 from minidense.models.initialise import draw
 from minidense.nn import Linear, Module, init
@@ -579,7 +579,7 @@ def trained(model, **how):
     with threads(1):  # small matrices: a second thread costs more than it brings
         optimizer = SGD(model.parameters(), lr=0.1, momentum=0.9)
         train(model, optimizer, digits, epochs=6, learning_rate=0.1, seed=SEED, augment=False, tested=False, **how)
-        return 100 * tested_on(model, digits)[1]
+        return 100 * loss_and_accuracy(model, digits)[1]
 
 
 plain_stack = perceptron(depth=DEPTH, activation="relu", batch_norm=True, seed=SEED)

@@ -2,11 +2,11 @@
 
 from .arithmetic import dense_arithmetic
 from .batch_norm import batch_norm_rates, batch_of_one
-from .batch_norm_explodes import batch_norm_explodes
 from .by_parameters import equal_parameters
 from .command import main
 from .efficiency import parameter_efficiency
 from .experiment import Experiment, Notebook
+from .exploding import batch_norm_explodes
 from .figures import paper_figures
 from .heads import global_average_pooling
 from .paths import path_lengths
@@ -15,7 +15,7 @@ from .recipe import recipe_ablation
 from .register import EXPERIMENTS
 from .reuse import feature_reuse
 from .shortcuts import accuracy_of_stacks, flow_of_stacks, short_paths
-from .sigmoid_against_relu import sigmoid_against_relu
+from .sigmoid_relu import sigmoid_against_relu
 from .table2 import table2_small, table2_small_rates
 from .unit_orders import composite_function
 from .vanishing import vanishing_gradient

@@ -20,7 +20,7 @@ from .perceptrons import ACTIVATIONS, WRITTEN, trained_perceptron
 from .seeds import chosen, once, over_seeds, written
 from .seeds import options as seeds_and_epochs
 from .stacks import stack
-from .training import GUESSING, tested_on, train
+from .training import GUESSING, loss_and_accuracy, train
 
 SEEDS, EPOCHS, DEPTH = 3, 15, 10
 RATES = (0.001, 0.01, 0.1, 1.0)
@@ -53,7 +53,7 @@ def learning_at(
         batch_norm=batch_norm,
     )
     diverged = history[-1]["diverged"]
-    accuracy = 1 - GUESSING / 100 if diverged else tested_on(model, dataset)[1]
+    accuracy = 1 - GUESSING / 100 if diverged else loss_and_accuracy(model, dataset)[1]
     return {"test_accuracy": accuracy, "diverged": diverged, "seconds": time.perf_counter() - began}
 
 
@@ -165,7 +165,7 @@ def left_in_training_mode(
     )
     accuracies = [accuracy_in_training_mode(model, dataset, batch_size=size) for size in batch_sizes]
     return {
-        "eval": tested_on(model, dataset)[1],
+        "eval": loss_and_accuracy(model, dataset)[1],
         "training": accuracies,
         "seconds": time.perf_counter() - began,
     }

@@ -22,7 +22,7 @@ from ..tensor import Tensor
 from .experiment import Experiment, Notebook, Numbers
 from .paper_recipe import PaperRecipe, trained_and_tested
 from .seeds import apart, chosen, dots, once, options, over_seeds, written
-from .training import tested_on
+from .training import loss_and_accuracy
 
 SEEDS, EPOCHS = 5, 12
 HEADS = ("average", "flatten")
@@ -102,9 +102,9 @@ def trained_with_head(
     model = with_head(head, blocks=blocks, growth_rate=growth_rate, seed=seed)
     result = trained_and_tested(PaperRecipe(epochs=epochs, augment=augment), model, dataset, seed=seed)
     seen = replace(dataset, test_images=dataset.train_images, test_labels=dataset.train_labels)
-    result["train_loss"], result["train_accuracy"] = tested_on(model, seen)
+    result["train_loss"], result["train_accuracy"] = loss_and_accuracy(model, seen)
     shifted = [
-        float(numpy.mean([tested_on(model, moved(dataset, *way))[1] for way in around(distance)]))
+        float(numpy.mean([loss_and_accuracy(model, moved(dataset, *way))[1] for way in around(distance)]))
         for distance in SHIFTS
     ]
     return {**result, "shifted": shifted, "seconds": time.perf_counter() - began}

@@ -10,7 +10,7 @@ from ..nn import Module
 from ..optim import SGD
 from ..schedule import paper_drops, step_decay
 from .experiment import Numbers
-from .training import tested_on, train
+from .training import loss_and_accuracy, train
 
 GUESSING = 0.1  # accuracy among ten classes
 
@@ -73,7 +73,7 @@ def trained_and_tested(recipe: PaperRecipe, model: Module, dataset: Dataset, *, 
              diverged
     """
     last = recipe.train(model, dataset, seed=seed, tested=False)[-1]
-    loss, accuracy = (None, GUESSING) if last["diverged"] else tested_on(model, dataset)
+    loss, accuracy = (None, GUESSING) if last["diverged"] else loss_and_accuracy(model, dataset)
     return {
         "test_accuracy": accuracy,
         "test_loss": loss,

@@ -2,10 +2,10 @@
 
 from .arithmetic import DENSE_ARITHMETIC
 from .batch_norm import BATCH_NORM_RATES
-from .batch_norm_explodes import BATCH_NORM_EXPLODES
 from .by_parameters import EQUAL_PARAMETERS
 from .efficiency import PARAMETER_EFFICIENCY
 from .experiment import Experiment
+from .exploding import BATCH_NORM_EXPLODES
 from .figures import PAPER_FIGURES
 from .heads import GLOBAL_AVERAGE_POOLING
 from .paths import PATH_LENGTHS
@@ -13,7 +13,7 @@ from .rate_staircase import STAIRCASE
 from .recipe import RECIPE_ABLATION
 from .reuse import FEATURE_REUSE
 from .shortcuts import SHORT_PATHS
-from .sigmoid_against_relu import SIGMOID_AGAINST_RELU
+from .sigmoid_relu import SIGMOID_AGAINST_RELU
 from .table2 import TABLE2_SMALL
 from .unit_orders import COMPOSITE_FUNCTION
 from .vanishing import VANISHING_GRADIENT

@@ -25,7 +25,7 @@ from ..tensor import Tensor
 from .experiment import Experiment, Notebook, Numbers
 from .paper_recipe import PaperRecipe
 from .seeds import chosen, once, options, over_seeds, written
-from .training import tested_on
+from .training import loss_and_accuracy
 
 SEEDS, EPOCHS = 3, 12
 
@@ -92,7 +92,7 @@ def ablation_maps(model: DenseNet, dataset: Dataset) -> list[list[list[float | N
     """
 
     def loss():
-        return tested_on(model, dataset, batch_size=len(dataset.test_labels))[0]
+        return loss_and_accuracy(model, dataset, batch_size=len(dataset.test_labels))[0]
 
     maps = []
     with reference_only():  # the twins of whole blocks know layers as they were built
@@ -163,7 +163,7 @@ def reused(dataset: Dataset, *, depth: int, growth_rate: int, bottleneck: bool, 
     )
     untrained = weight_maps(model)
     PaperRecipe(epochs=epochs).train(model, dataset, seed=seed, tested=False)
-    loss, accuracy = tested_on(model, dataset)
+    loss, accuracy = loss_and_accuracy(model, dataset)
     return {
         "test_loss": loss,
         "test_accuracy": accuracy,

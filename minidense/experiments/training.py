@@ -104,14 +104,14 @@ def train(
                 "diverged": diverged,
             }
             if tested and not diverged:
-                record["test_loss"], record["test_accuracy"] = tested_on(model, dataset)
+                record["test_loss"], record["test_accuracy"] = loss_and_accuracy(model, dataset)
             history.append(record)
             if diverged:
                 break
     return history
 
 
-def tested_on(model: Module, dataset: Dataset, *, batch_size: int = 100) -> tuple[float, float]:
+def loss_and_accuracy(model: Module, dataset: Dataset, *, batch_size: int = 100) -> tuple[float, float]:
     """Mean cross-entropy and accuracy (a fraction) on the test images, in evaluation mode; training mode afterwards."""
     model.eval()
     loss, hits = 0.0, 0
@@ -144,7 +144,7 @@ def trained(job: Job, dataset: Dataset) -> dict[str, Any]:
     return {
         **job.asked(),
         "train_loss": history[-1]["train_loss"],
-        "test_error": GUESSING if diverged else 100 * (1 - tested_on(model, dataset)[1]),
+        "test_error": GUESSING if diverged else 100 * (1 - loss_and_accuracy(model, dataset)[1]),
         "diverged": diverged,
         "seconds": time.perf_counter() - began,
         "cpu_seconds": time.process_time() - worked,

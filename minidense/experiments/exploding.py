@@ -143,7 +143,7 @@ def picture(numbers: Numbers) -> Picture:
         axes.plot(range(1, depth + 1), straight, "--", color=BLACK, linewidth=1, label=label)
         said = f" against {numbers['theory']:.3f} by theory"
     axes.legend(frameon=False)
-    ratios = "; ".join(f"with {each['depth']} layers {each['ratio']:.3g} times" for each in numbers["stacks"])
+    ratios = "; ".join(f"with {each['depth']} layers {each['ratio']:,.0f} times" for each in numbers["stacks"])
     return Picture(
         figure,
         "Gradient norm by hidden layer on a logarithmic axis, a line for each depth: straight lines that rise towards the first layer, "
