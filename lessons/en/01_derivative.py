@@ -4,7 +4,7 @@
 # pictures, and this course is about what happens to the answers on their way from the last layer to the first.
 #
 # So we begin with the question itself. In this lesson you build a machine that answers it for any formula of
-# plain numbers. It has about thirty lines, it is complete, and at the end you break it in the way in which the
+# plain numbers. It has about twenty lines, it is complete, and at the end you break it in the way in which the
 # first version of many a real engine broke.
 
 # %% id="imports" tags=["setup"]
@@ -49,7 +49,7 @@ claim("error of the slope of x² + 3x at 2", abs(slope(f, 2.0) - 7), 0, 1e-6, se
 #
 # - (a) closer to 7 than with $h = 10^{-5}$
 # - (b) about as close
-# - (c) wrong in its first digits
+# - (c) wrong in its second digit
 #
 # Choose before you run the next cell.
 
@@ -70,10 +70,11 @@ curves(
 claim("error of the slope with h = 1e-15", errors[-1], 0.05, 1.0, seen=(0.105, 0.106))
 
 # %% [markdown] id="why-h"
-# It is (c). Numbers in a computer carry about 16 digits. With $h = 10^{-15}$, $f(x + h)$ and $f(x - h)$ agree in
-# all but the last of them, and their difference is mostly rounding: we divide noise by a tiny number. (For this
-# $f$, a parabola, the formula has no other error, so larger steps only get better. For other functions the error
-# of $h^2$ grows on the right, and $h \approx 10^{-5}$ is a good compromise.)
+# It is (c). How to read the picture: both axes are logarithmic, and steps get smaller to the left. The error does
+# not shrink with the step, it grows. Numbers in a computer carry about 16 digits. With $h = 10^{-15}$, $f(x + h)$
+# and $f(x - h)$ agree in all but the last of them, so their difference is largely rounding, and we divide it by a
+# tiny number. (For this $f$, a parabola, the formula has no other error. For other functions the error of $h^2$
+# lifts the line again on the right, and $h \approx 10^{-5}$ is a good compromise.)
 #
 # Two things follow that matter all through this course. Measured slopes are **good enough to check** a derivative
 # to seven digits or so, and lesson 03 makes a tool of it. And they are **too slow to train with**: one weight
@@ -118,20 +119,20 @@ def backward(number, arriving=1.0):
         backward(earlier, arriving * factor)
 
 
+# %% [markdown] id="predict-paths"
+# **Predict.** Let $a = 2$, $b = -3$ and $c = 10$, so that $e = 4$. It is used twice in `e * e`, and its gradient
+# should be $2e = 8$. What does `backward`, which knows nothing about squares, make of it?
+#
+# - (a) 4: it sees a product with one factor, `e`
+# - (b) 8: it arrives at `e` twice, and each time adds 4
+# - (c) 16: the two factors of 4 multiply
+
 # %% id="engine-run"
 a, b, c = Number(2.0), Number(-3.0), Number(10.0)
 e = a * b + c
 loss = e * e
 backward(loss)
-print(a, b, c, loss, sep="\n")
-
-# %% [markdown] id="predict-paths"
-# **Predict.** `e` is used twice in `e * e`. Its gradient should be $2e = 8$. How does `backward`, which knows
-# nothing about squares, get there?
-#
-# - (a) it does not; it gives 4
-# - (b) it arrives at `e` twice, and each time adds 4
-# - (c) `__mul__` notices that both factors are the same object
+print(f"{a = }", f"{b = }", f"{c = }", f"{e = }", f"{loss = }", sep="\n")
 
 # %% id="engine-claim"
 claim("dL/de of L = e·e at e = 4", e.grad, 8, 8)
@@ -212,7 +213,7 @@ def sigmoid_of_a_number():
 
 
 # %% [markdown] id="deep"
-# ## Where it breaks
+# ## A long chain
 #
 # Our `backward` calls itself once for every step back. Networks are long chains of steps; let us add 1 to a
 # number again and again.
@@ -250,10 +251,10 @@ claim(
 )
 
 # %% [markdown] id="why-deep"
-# It is (c). Python lets functions call each other about a thousand deep, and a walk that follows the chain by
-# calling itself needs a call for each step. That is the visible fault. There is one that is worse, because
-# nothing stops: our walk follows every **path**, and in a formula where each step is used twice, the number of
-# paths doubles with each step.
+# It is (c). Python lets functions call each other about a thousand deep (some notebooks allow three thousand),
+# and a walk that follows the chain by calling itself needs a call for each step. That is the visible fault. There
+# is one that is worse, because nothing stops: our walk follows every **path**, and in a formula where each step
+# is used twice, the number of paths doubles with each step.
 
 
 # %% id="paths-run"
@@ -285,21 +286,24 @@ curves(
 claim("steps of the recursive walk for 15 doublings", visits(15), 2**16 - 1, 2**16 - 1)
 
 # %% [markdown] id="why-order"
+# How to read the picture: the axis of steps is logarithmic, so the straight line doubles with each addition,
+# while the lower one grows by one.
+#
 # The cure for both is to visit every number **once**, when everything that will arrive there has arrived. For
 # that the numbers must be visited in an order in which each comes after all that were made of it: a *topological
-# order*, from the loss backwards. Getting one is easy if you notice that a number can only be made of numbers
-# that already exist.
+# order*, from the loss backwards. One way to get it: list a number only after everything that it was made of,
+# then turn the list round.
 
 # %% [markdown] id="x2"
 # ## Exercise 2: every number once
 #
-# Write a walk without recursion. `ordered(number)` is given: it lists everything behind `number`, latest first,
-# each once, so that a number comes before all that it was made of.
+# Write a walk without recursion. `ordered(number)` is given: it lists `number` and everything behind it, each
+# once, so that a number comes before all that it was made of.
 
 
 # %% id="ordered" tags=["setup"]
 def ordered(number):
-    """Everything behind number, latest first, each once."""
+    """number and everything behind it, each once and before all that it was made of."""
     found, waiting = [], [(number, False)]
     seen = set()
     while waiting:
@@ -344,6 +348,16 @@ def walk(loss):
 # %% id="x2-check"
 @check
 def walk_through_every_number_once():
+    class Pairs(tuple):
+        """What a number was made of; may be gone through a few times only, so that nobody walks 2^200 paths."""
+
+        reads = 0
+
+        def __iter__(self):
+            self.reads += 1
+            assert self.reads <= 10, "your walk comes to the same number again and again: it follows every path"
+            return super().__iter__()
+
     start = end = Number(0.0)
     for _ in range(20_000):
         end = end + Number(1.0)
@@ -361,7 +375,7 @@ def walk_through_every_number_once():
         )
     start = end = Number(1.0)
     for _ in range(200):
-        end = end + end
+        end = Number(end.value + end.value, Pairs(((end, 1.0), (end, 1.0))))
     walk(end)
     assert start.grad == 2.0**200, (
         f"after 200 doublings the gradient should be 2^200 = {2.0**200:.3g}, got {start.grad:.3g}"
@@ -377,7 +391,7 @@ def walk_through_every_number_once():
 # ## Exercise 3: learn something
 #
 # With derivatives one can walk downhill: move every number a little against its gradient. Find the minimum of a
-# function of two numbers. Use `backward` (recursion is fine here) or your `walk`.
+# function of two numbers, and return the place. Use `backward` (recursion is fine here) or your `walk`.
 
 
 # %% id="x3-stub"
@@ -419,17 +433,19 @@ def downhill_to_a_minimum():
     assert (round(x, 9), round(y, 9)) == (0.6, -0.4), (
         f"one step of rate 0.1 leads to (0.6, −0.4), yours to ({x:.3f}, {y:.3f})"
     )
-    assert downhill(bowl, 5.0, 5.0, steps=0) == (5.0, 5.0), "no steps lead nowhere"
+    x, y = downhill(bowl, 5.0, 5.0, steps=0)
+    assert (x, y) == (5.0, 5.0), f"with steps=0 you should stay at (5, 5), you came to ({x}, {y})"
 
 
 # %% [markdown] id="break-it"
 # ## Break it
 #
-# - In `backward`, replace `+=` by `=` and run the lesson again. Which claim stops you, and why not the first one?
-# - Let `__mul__` of the engine hand on its own value instead of the other's: `(self, self.value)`. Which of the
-#   checks notices?
-# - Call `backward(loss)` twice in "engine-run". The gradients double. Every framework has this trap (`zero_grad`
-#   is its name); minidense's engine refuses the second walk instead.
+# - In `backward`, replace `+=` by `=` and run the lesson again. Which claim is the first to stop you, and by what
+#   factor is it wrong?
+# - Let `__mul__` of the engine hand on its own value instead of the other's: `(self, self.value)`. Which claim
+#   notices, and why is $dL/de$ still right?
+# - Call `backward(loss)` twice where $L = (a \cdot b + c)^2$ is computed. The gradients double. Every framework
+#   has this trap (`zero_grad` is its name); minidense's engine refuses the second walk instead.
 
 # %% [markdown] id="summary"
 # ## Three lines to keep
@@ -454,9 +470,8 @@ def downhill_to_a_minimum():
 # %% [markdown] id="source"
 # ## The real one
 #
-# minidense's engine does for arrays what yours does for numbers. Its walk is a loop; it goes by age (a step can
-# only use results that exist); what it collects lives for one walk only. You can read it now; lesson 02 goes
-# through it line by line.
+# minidense's engine does for arrays what yours does for numbers. Look for three things: its walk is a loop; each
+# step has its turn once; paths are added up. The rest can wait for lesson 02, which explains it.
 
 # %% id="source-code"
 print(inspect.getsource(Tensor.backward))

@@ -1,16 +1,15 @@
 # %% [markdown] id="why-arrays"
 # In lesson 01 every number was an object of its own, which remembered what made it. A batch of 64 CIFAR pictures
 # is 196,608 numbers before the first layer has touched them; Python would spend its day making objects. So an
-# engine for deep learning takes the step of lesson 01 and gives it whole arrays: one step, one object, however
-# many numbers pass through.
+# engine for deep learning gives the step of lesson 01 whole arrays: one object, however many numbers pass
+# through.
 #
 # Arrays raise three questions that plain numbers never ask. What is the derivative of an array? What happens to a
 # gradient where NumPy has silently copied a small array to fit a large one? And in which order must the steps be
-# walked back, when a result was used in many places? Wrong answers to the last two rarely stop with an error.
-# They give gradients that are too large or too small, in networks that train anyway, only badly.
+# walked back, when a result was used in many places? Wrong answers to the last two rarely stop with an error:
+# gradients are too large or too small, and the network trains anyway, only badly.
 #
-# You will answer them with minidense's own parts: this lesson is a tour of `minidense/ops` and
-# `minidense/tensor.py`.
+# You will answer them with minidense's own parts, from `minidense/ops` and `minidense/tensor.py`.
 
 # %% id="imports" tags=["setup"]
 import inspect
@@ -44,14 +43,13 @@ print("y ", y, "\nda", da, "\ndb", db)
 
 # %% [markdown] id="op-words"
 # As in `__mul__` of lesson 01, the factor for $a$ is $b$, and the other way round; only that $dy$, what arrives,
-# is multiplied in at once. The names hold all through minidense: $dy$ has the shape of $y$, $da$ the shape of
-# $a$, and "d" always means "d loss / d this". (`sum_to` comes in the next section.) No graph is needed to try an
-# Op: it works on bare arrays.
+# is multiplied in at once. All through minidense $dy$ has the shape of $y$, $da$ the shape of $a$, and "d" means
+# "d loss / d this". (`sum_to` comes in the next section.) An Op works on bare arrays: you can try one by itself.
 
 # %% [markdown] id="predict-jacobian"
 # **Predict.** The derivative of an array by an array is a table, the *Jacobian* $J$ with $J_{ij} = \partial y_i /
-# \partial x_j$. For six numbers in and six out it has 36 entries. Take two steps: $y = \tanh x$, and $y = x -
-# \text{mean}(x)$ (the first half of batch normalisation). How many of the 36 are not zero?
+# \partial x_j$. For six numbers in and six out it has 36 entries. How many of them are not zero for $y = \tanh
+# x$, and how many for $y = x - \text{mean}(x)$ (the first half of batch normalisation)?
 #
 # - (a) 36 and 36
 # - (b) 6 and 36
@@ -112,17 +110,17 @@ claim(
 # %% [markdown] id="why-never"
 # It is (b). Whatever works element by element has a diagonal Jacobian; the mean ties every result to every input.
 #
-# The last two claims are the reason why `backward` looks as it does. The chain rule multiplies by the Jacobian,
-# transposed because we come from the other side: $dx = J^\top dy$. But $J$ itself is absurdly large (75 million
-# entries for *one* picture in *one* layer: 3 channels of 32 × 32 go in, $2k = 24$ come out), and nearly always it
-# has a structure that makes the product cheap. So no engine ever writes $J$ down. **A backward is a way of
-# multiplying by $J^\top$ without having $J$.** For tanh, that is one multiplication a number.
+# The last two claims are the reason why `backward` looks as it does. The chain rule, $dx_j = \sum_i dy_i \,
+# \partial y_i / \partial x_j$, multiplies by the transposed Jacobian: $dx = J^\top dy$. But $J$ itself is
+# absurdly large (75 million entries for *one* picture in *one* layer: 3 channels of 32 × 32 go in, $2k = 24$ come
+# out), and nearly always it has a structure that makes the product cheap. **A backward is a way of multiplying by
+# $J^\top$ without having $J$.** For tanh it is $dy \cdot (1 - y^2)$, two multiplications a number.
 
 # %% [markdown] id="broadcast"
-# ## Where a gradient has to be summed
+# ## Broadcasting
 #
 # Add a bias to a batch: `x` of shape (4, 3) plus `bias` of shape (3,). NumPy *broadcasts*: it behaves as if the
-# three numbers stood there four times, once for each image.
+# three numbers stood there once for each image.
 
 # %% [markdown] id="predict-bias"
 # **Predict.** The gradient that arrives at $y = x + \text{bias}$ is an array `dy` of shape (4, 3). The gradient
@@ -151,9 +149,9 @@ Picture(figure, f"dy has four rows; the gradient of the bias, {bias.grad.tolist(
 claim("largest difference between bias.grad and the sum of dy over the images", abs(bias.grad - dy.sum(0)).max(), 0, 0)
 
 # %% [markdown] id="why-sum"
-# It is (c). Move `bias[0]`, and column 0 moves in *all four* images. Four paths lead from the loss to this one
-# number, and paths that meet add up, as in lesson 01. (Not the mean: if the loss is a mean over images, the 1/4
-# is already in `dy`.)
+# It is (c). How to read the picture: below each column of `dy` stands the gradient of that channel's bias. Move
+# `bias[0]`, and column 0 moves in *all four* images. Four paths lead to this one number, and paths that meet add
+# up, as in lesson 01. (Not the mean: if the loss is a mean over images, the 1/4 is already in `dy`.)
 #
 # So the rule for arrays is: **where the forward pass copied, the backward pass sums.** NumPy copies in two ways.
 # It puts missing axes in front, (3,) → (4, 3), and it stretches axes of length 1, (4, 1) → (4, 3). `sum_to`
@@ -162,8 +160,8 @@ claim("largest difference between bias.grad and the sum of dy over the images", 
 # %% [markdown] id="x1"
 # ## Exercise 1: undo broadcasting
 #
-# Write the function that all two-sided Ops of minidense lean on. `dy` has the shape that came out of
-# broadcasting; return it summed so that it has the given `shape`.
+# Write the function that `Mul` leans on. `dy` has the shape that came out of broadcasting; return it summed so
+# that it has the given `shape`.
 
 
 # %% id="x1-stub"
@@ -232,8 +230,8 @@ def sum_to_undoes_broadcasting():
 # ## Exercise 2: the layer that is everywhere
 #
 # $y = x \cdot W^\top + \text{bias}$, with $x$ of shape (N, C), `weight` (F, C) and `bias` (F,), gives $y$ of
-# shape (N, F). It is the last layer of DenseNet, and a convolution is nine of them (lesson 06). Write its
-# backward: each gradient is one line, two of them matrix products.
+# shape (N, F). DenseNet ends with it, and a 3 × 3 convolution is nine of them (lesson 06). Write its backward:
+# each gradient is one line, two of them matrix products.
 
 
 # %% id="x2-stub"
@@ -247,8 +245,8 @@ def linear_backward(dy, x, weight):
 # <summary>Hint</summary>
 #
 # Let the shapes lead you: `dweight` must be (F, C), and there are `dy` (N, F) and `x` (N, C). Only one product of
-# the two fits, and it sums over the N images, as it should: every image used the same weights. Shapes cannot
-# decide when N, C and F are equal, so think of $y_{nf} = \sum_c x_{nc} W_{fc}$ too.
+# the two fits, and it sums over the N images. Shapes cannot decide when N, C and F are equal, so think of $y_{nf}
+# = \sum_c x_{nc} W_{fc}$ too.
 #
 # </details>
 
@@ -270,7 +268,7 @@ def backward_of_the_linear_layer():
         x, weight, bias, dy = (numbers.standard_normal(shape) for shape in ((n, c), (f, c), (f,), (n, f)))
         before = [array.copy() for array in (dy, x, weight)]
         found = linear_backward(dy, x, weight)
-        assert isinstance(found, tuple), "return three gradients: dx, dweight, dbias"
+        assert isinstance(found, tuple | list), "return three gradients: dx, dweight, dbias"
         assert len(found) == 3, f"return three gradients, dx, dweight, dbias; yours are {len(found)}"
         assert all(np.array_equal(*pair) for pair in zip((dy, x, weight), before, strict=True)), (
             "dy, x and weight must stay as they are"
@@ -297,8 +295,8 @@ def backward_of_the_linear_layer():
 # ## A Tensor remembers
 #
 # A `Tensor` is an array that knows its `source`, the Op that made it; the Op knows its `inputs`, which are
-# Tensors again. That is the whole graph: no other list is kept anywhere. `apply(op, *tensors)` runs an Op and
-# ties the knot, and `a + b` is short for `apply(Add(), a, b)`.
+# Tensors again. That is the whole graph. `apply(op, *tensors)` runs an Op and notes both, and `a + b` is short
+# for `apply(Add(), a, b)`.
 
 # %% id="tensor-run"
 a = Tensor([1.0, 2.0], requires_grad=True)
@@ -307,8 +305,8 @@ c = b + b
 print(c, "| its inputs:", c.source.inputs, "| one object twice:", c.source.inputs[0] is c.source.inputs[1])
 
 # %% [markdown] id="diamond"
-# With these parts one can write the backward walk in five lines. Let us keep for each Tensor the gradient that it
-# has gathered, and hand on to its inputs what follows from that:
+# A backward walk takes five lines. Let us keep for each Tensor the gradient that it has gathered, and hand on to
+# its inputs what follows from that:
 
 
 # %% id="naive-code"
@@ -366,11 +364,12 @@ claim("the same by Tensor.backward", float(a.grad), 1024, 1024)
 # It is (c). The first arrival at $b$ brings 1 and hands 1 on along both arms, so $a$ has 2. The second arrival
 # raises $b$ to 2 and hands on **2**, although the first half of that was handed on before: $a$ gets $2 + 4 = 6$.
 #
-# Lesson 01's recursion escaped by handing on only what had just arrived, at the price of walking every path. That
-# price cannot be saved so cheaply. And note what the wrong gradient looks like: an *exploding gradient*. Somebody
-# who meets it in a deep network will look for the fault in the initial weights.
+# How to read the picture: on the logarithmic axis the right gradient, $2^n$, is a straight line; the naive one
+# bends away from it. In a deep network one would call that an *exploding gradient*, and look for the fault in the
+# initial weights.
 #
-# The cure: hand on **once**, when all has arrived.
+# Lesson 01's recursion escaped by handing on only what had just arrived, at the price of walking every path. The
+# cure is to hand on **once**, when all has arrived.
 
 # %% [markdown] id="order"
 # ## Once, but in which order?
@@ -424,7 +423,7 @@ claim("dw/dx, youngest steps first", by_age, 3, 3)
 
 # %% id="order-plot"
 def draw(y, title):
-    """The Ops behind y on a line by their age, with an arc from each to those that used its result."""
+    """The Ops behind y in a row, oldest first, with an arrow from each to those that used its result."""
     ops = history(y)
     figure, axes = several(1, width=9.0, height=3.2)
     place = {op: i for i, op in enumerate(ops)}
@@ -436,13 +435,14 @@ def draw(y, title):
     for op, i in place.items():
         axes[0, 0].plot(i, 0, "o", markersize=34, markerfacecolor="white", markeredgecolor=BLACK)
         axes[0, 0].text(i, 0, f"{op!r}", ha="center", va="center", fontsize=9)
-        axes[0, 0].text(i, -0.32, f"age {i}", ha="center", fontsize=9)
+        axes[0, 0].text(i, -0.32, f"step {i}", ha="center", fontsize=9)
         axes[0, 0].text(i, -0.47, f"turn {len(ops) - i}", ha="center", fontsize=9, color=ORANGE)
     axes[0, 0].set(title=title, xlim=(-0.6, len(ops) - 0.4), ylim=(-0.6, 0.75))
     axes[0, 0].axis("off")
     forward = sum(end > start for start, end in arcs)
     return Picture(
-        figure, f"{len(ops)} steps in a row by age; {forward} of {len(arcs)} arrows go from an older step to a younger."
+        figure,
+        f"{len(ops)} steps in a row, oldest first; {forward} of {len(arcs)} arrows go from an older step to a younger.",
     )
 
 
@@ -458,15 +458,14 @@ draw(two_blocks(), "Forward, arrows go to the right; backward, turns are taken f
 
 # %% [markdown] id="why-order"
 # It is (b). In $w = u + v$ the walk came to $u$ before $v$ had delivered, handed on 1, and what $v$ brought later
-# stayed at $u$ for ever. Written as $w = v + u$ the same walk is right, by luck, and passes every test in which
-# somebody happened to write it so.
+# stayed at $u$ for ever. Written as $w = v + u$ the same walk is right, by luck.
 #
-# What is needed is a *topological order*: nobody's turn comes before that of all who used its result. You could
-# search for one (lesson 01's `ordered` did). But look at the picture. How to read it: each circle is a step, the
-# oldest at the left, and an arrow leads from a step to one that used its result. An Op can only use results that
-# exist already, so **every arrow points from older to younger**, and a walk from the youngest to the oldest is
-# never too early. minidense numbers its steps (`op.step`) and sorts by that number. Let us count arrows that go
-# the wrong way in something less tidy:
+# What is needed is a *topological order*: nobody's turn comes before that of all who used its result. Lesson 01's
+# `ordered` searched for one. There is a shorter way. How to read the picture: each circle is a step, the oldest
+# at the left; an arrow leads from a step to one that used its result; "turn" is its place in the walk back. An Op
+# can only use results that exist already, so **every arrow points from older to younger**, and a walk from the
+# youngest to the oldest is never too early. minidense numbers its steps (`op.step`) and sorts by that number. Let
+# us count arrows that go the wrong way in something less tidy:
 
 
 # %% id="tangle-run"
@@ -492,18 +491,20 @@ claim("arrows against the walk, nearest first", against(nearest_first(y)), 30, 2
 # %% [markdown] id="real-walk"
 # ## The real walk
 #
-# Now you can read what lesson 01 only showed. Run the cell, and follow it with these notes:
+# Run the cell, and read it with these notes:
 #
 # - `order = history(self)` is every Op behind the result, oldest first; `reversed(order)` is the walk.
 # - `pending` is our `gathered`, for inner results. `dy = pending.pop(op)`: its turn has come, so `dy` is
 #   complete.
 # - `dxs = op.backward(dy)` multiplies by $J^\top$. Gradients that lack their input's shape stop the walk here,
 #   which is where a forgotten `sum_to` shows.
-# - `place[key] = place[key] + dx` adds up paths. Not `+=`, and that is no matter of taste: `Add.backward` hands
-#   *the same array* to both inputs, and adding in place would write into the other's gradient.
-# - `op.forget()` throws away what forward had kept. More of that below.
+# - `place[key] = place[key] + dx` adds up paths. Not `+=`: `Add.backward` hands *the same array* to both inputs,
+#   and adding in place would write into the other's gradient.
+# - `op.forget()` has a section of its own, after the next exercise.
 # - Only at the end do gradients reach `.grad`: if something fails half way, no leaf has half a gradient. (A
 #   *leaf* is a Tensor that no Op made, such as a weight.)
+# - Skip `watched`, `shared` and `fresh` today: they serve a caller who asks to see an inner gradient, and see to
+#   it that no two `.grad` are one array.
 
 # %% id="real-walk-run"
 print(inspect.getsource(Tensor.backward))
@@ -513,7 +514,7 @@ da, db = op.backward(np.ones(3))
 claim("Add hands one and the same array to both inputs (1 is yes)", da is db, 1, 1)
 
 # %% [markdown] id="deep"
-# It is a loop, so depth is no matter. The chain on which lesson 01's engine broke at a thousand steps:
+# It is a loop, so depth is no matter. Twice the chain on which lesson 01's engine broke:
 
 # %% id="deep-run"
 x = y = Tensor(np.float64(0.0), requires_grad=True)
@@ -527,8 +528,7 @@ claim("dy/dx through 20,000 additions", float(x.grad), 1, 1)
 # ## Exercise 3: an operation of your own
 #
 # Swish (Ramachandran, Zoph & Le 2017; PyTorch calls it SiLU) is $y = x \cdot \sigma(x)$ with $\sigma(x) = 1/(1 +
-# e^{-x})$, element by element. Derive $dy/dx$ with the product rule, and write the Op. Then `apply(Swish(), x)`
-# works in every network, like one of minidense's own.
+# e^{-x})$, element by element. Derive $dy/dx$, and write the Op. Then `apply(Swish(), x)` works in every network.
 
 
 # %% id="x3-stub"
@@ -548,8 +548,8 @@ class Swish(Op):
 # <details>
 # <summary>Hint</summary>
 #
-# $\sigma' = \sigma(1 - \sigma)$ from lesson 01. So $(x\sigma)' = \sigma + x\,\sigma(1 - \sigma)$. What does
-# `backward` need for it? Keep that on `self` in `forward`.
+# The product rule gives two terms, one for each factor; $\sigma' = \sigma(1 - \sigma)$ is from lesson 01. What
+# does `backward` need for them? Keep that on `self` in `forward`.
 #
 # </details>
 
@@ -557,8 +557,8 @@ class Swish(Op):
 # <details>
 # <summary>Second hint</summary>
 #
-# Do not forget `dy`: the slope is only the diagonal of $J$, and you return $J^\top dy$. And `return (dx,)` with
-# the comma: the walk expects one gradient for each input, in a tuple.
+# $(x\sigma)' = \sigma + x\,\sigma(1 - \sigma)$ is only the diagonal of $J$, and you return $J^\top dy$: do not
+# forget `dy`. Mind the comma in `return (dx,)`: the walk expects one gradient for each input, in a tuple.
 #
 # </details>
 
@@ -597,7 +597,7 @@ def swish_as_an_op():
             f"forward: x = {before[0].flat[0]:.4f} should give {wanted(before[0]).flat[0]:.4f}, got {y.flat[0]:.4f}"
         )
         found = op.backward(dy)
-        assert isinstance(found, tuple), "backward returns a tuple with one gradient: (dx,)"
+        assert isinstance(found, tuple | list), "backward returns a tuple with one gradient: (dx,)"
         assert len(found) == 1, f"Swish has one input, so backward returns one gradient; yours are {len(found)}"
         assert np.array_equal(x, before[0]), "x must stay as it is"
         assert np.array_equal(dy, before[1]), "dy must stay as it is: others may hold the same array"
@@ -614,11 +614,11 @@ def swish_as_an_op():
 
 
 # %% [markdown] id="memory"
-# ## What forward keeps, backward frees
+# ## What forward keeps
 #
-# `Tanh` keeps its result, because its slope is $1 - y^2$. So does every layer of a network, and until the walk
-# comes by, all of it has to be held. How much is that, and when does it go? We stack 30 tanh steps on an array of
-# 400 kB, with a probe behind each that looks at the memory in use.
+# `Tanh` keeps its result, because its slope is $1 - y^2$. Most layers keep their input or their result, and until
+# the walk comes by, all of it has to be held. How much is that, and when does it go? We stack 30 tanh steps on an
+# array of 400 kB, with a probe behind each that notes how much memory Python holds (`tracemalloc` counts it).
 
 # %% [markdown] id="predict-memory"
 # **Predict.** When `backward()` has returned, and `loss` is still there, of what forward had kept is still held
@@ -678,26 +678,25 @@ claim("a second backward is refused (1 is yes)", refused, 1, 1)
 
 # %% [markdown] id="why-memory"
 # It is (c). How to read the picture: blue goes from left to right and rises by 0.4 MB at each layer; orange comes
-# back from right to left and falls by as much, since each Op forgets what it kept as soon as it has been walked.
-# (It runs a little higher by the gradients that are under way.) What remains is the gradient of $x$.
+# back from right to left and falls by as much, since `op.forget()` throws away what an Op kept. (It runs higher
+# by the gradients under way.) What remains is the gradient of $x$.
 #
-# This has a price: the second `backward()` is refused, because what it would need is gone. That is a blessing in
-# disguise. Where it is allowed, a second walk silently doubles every gradient.
+# This has a price: a second `backward()` is refused, because what it would need is gone. In lesson 01's engine,
+# which allows it, a second walk silently doubled every gradient.
 #
 # The peak comes between forward and backward, and it grows with the number of layers. A dense block suffers from
-# that more than others, because it concatenates all earlier feature maps again and again; Pleiss et al. 2017 is a
-# whole report on how to share that memory.
+# that more than others, because it concatenates all earlier feature maps again and again; Pleiss et al. 2017
+# (*Memory-Efficient Implementation of DenseNets*) share that memory.
 
 # %% [markdown] id="break-it"
 # ## Break it
 #
-# - In "naive-code", hand on `arriving` instead of `gathered[y]`. The diamond is right again. Now let it double 20
-#   times, and look at the clock: over two million arrivals, and each further doubling doubles them. That is the
-#   reason for all the care about order.
-# - In `walk`, write `gathered[key] += dx` where the key is known already. With `x` of shape (1,), walk `b =
-#   x.exp()`, `a = x.exp()`, `y = a * a + (a + b)` by age, and look at what has gathered at `b.source`: it should
-#   be 1. Whose array did `+=` write into?
-# - Give `Swish.backward` a `dx.sum(0)`. What does the real walk say, and what does our `walk` say?
+# - In `naive`, hand on `arriving` instead of `gathered[y]`. The diamond is right again. Now let it double 20
+#   times, and look at the clock: over two million arrivals, and each further doubling doubles them.
+# - In `walk`, write `gathered[key] += dx` where the key is known already. With a Tensor `x` of shape (1,), walk
+#   `b = x.exp()`, `a = x.exp()`, `y = a * a + (a + b)` by age, and look at what has gathered at `b.source`: it
+#   should be 1. Whose array did `+=` write into?
+# - Let `Swish.backward` return `(dx.sum(0),)`. What does the real walk say, and what does our `walk` say?
 
 # %% [markdown] id="summary"
 # ## Three lines to keep
@@ -711,21 +710,20 @@ claim("a second backward is refused (1 is yes)", refused, 1, 1)
 # ## What the lecture and the papers say
 #
 # The lecture says that DenseNet "receives gradients over various paths, like ResNet", and passes them on over
-# larger distances. Now you know what that asks of an engine. In a dense block each layer reads all earlier
-# feature maps, $x_\ell = H_\ell([x_0, x_1, \dots, x_{\ell-1}])$ (Huang et al. 2017, eq. 2), so the gradient of
-# $x_0$ arrives from *every* layer of the block, and all must be there before $x_0$ may hand on. The diamond of
-# this lesson is the smallest such thing.
+# larger distances. In a dense block each layer reads all earlier feature maps, $x_\ell = H_\ell([x_0, x_1, \dots,
+# x_{\ell-1}])$ (Huang et al. 2017, eq. 2), so the gradient of $x_0$ arrives from *every* layer of the block, and
+# all must be there before $x_0$ may hand on. The diamond of this lesson is the smallest such thing.
 #
 # Backward as a product with a transposed Jacobian is the view of Baydin et al. 2018 (*Automatic Differentiation
 # in Machine Learning: a Survey*, §3.2). The linear layer's gradients are those of Rumelhart, Hinton & Williams
-# 1986, for a batch. Memory of dense blocks: Pleiss et al. 2017, *Memory-Efficient Implementation of DenseNets*.
+# 1986, for a batch.
 #
 # What this lesson does not show: how long any of it takes. Lesson 16 measures that.
 
 # %% [markdown] id="source"
 # ## The real one
 #
-# Two definitions carry this lesson. One finds the order, the other undoes broadcasting.
+# The definition that finds the order, and the one that undoes broadcasting:
 
 # %% id="source-code"
 print(inspect.getsource(history))
