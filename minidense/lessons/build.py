@@ -279,11 +279,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     def work() -> int:
         given = parser.parse_args(argv)
         changed = build(languages=given.language or (ENGLISH,), only_check=given.check)
-        show(
-            "\n".join(
-                [*(f"{'differs' if given.check else 'built'}: {path}" for path in changed), f"{len(changed)} notebooks"]
-            )
-        )
+        verb = "differs" if given.check else "built"
+        show("\n".join(f"{verb}: {path}" for path in changed) or "all as their sources say")
         return FAILED if given.check and changed else DONE
 
     return ended(program, work)
