@@ -1,14 +1,13 @@
 # %% [markdown] id="why-vanish"
 # "Before 2006 it appears that deep multi-layer neural networks were not successfully trained", Xavier Glorot and
-# Yoshua Bengio wrote in 2010. Not for want of trying. Somebody stacks ten layers instead of two, trains, and gets
-# a worse network; nothing is wrong with the code. The last layers learn, and the first ones stay as random as
-# they were drawn.
+# Yoshua Bengio wrote in 2010. Not for want of trying. You stack ten layers instead of two, train, and get a worse
+# network, though nothing is wrong with the code: the first layers stay about as random as they were drawn.
 #
 # The lecture gives the reason in one sentence: going backwards the derivative of the sigmoid is multiplied again
 # and again, it is 0.25 at most and goes to 0 at both ends, and so the gradient gets lost. In this lesson you
 # measure that sentence. You build such a network by hand, read off how much gradient each layer gets, and find a
-# depth at which the first layer gets *exactly nothing*. And you find out which half of the sentence is the true
-# one, and what it leaves out.
+# depth at which the first layer gets *exactly nothing*. And you find out which part of the sentence does the
+# damage, and what it leaves out.
 
 # %% id="imports" tags=["setup"]
 import inspect
@@ -57,7 +56,7 @@ curves(
     title="The sigmoid and its slope",
     xlabel="z",
     ylabel="",
-    alt=f"σ rises from 0 to 1 as an S; its slope is a low hill of height {slopes.max():.2f} at z = 0 that is flat beyond ±5.",
+    alt=f"σ rises from 0 to 1 as an S; its slope is largest at z = {z.data[slopes.argmax()]:.0f}, {slopes.max():.2f}.",
 )
 
 # %% id="slope-claim"
@@ -66,8 +65,8 @@ claim("its slope at z = 5", slopes[z.data == 5.0].item(), 0.0066, 0.0067, seen=(
 
 # %% [markdown] id="why-slope"
 # It is (b). With $y = \sigma(z)$ the slope is $y(1 - y)$, and the product of two numbers that add up to 1 is
-# largest when both are a half. (How to read the picture: the lower line is the slope of the upper one. Nowhere
-# does it come near 1.) So the lecture's two facts are right: at most 0.25, and next to nothing towards the ends.
+# largest when both are a half. (How to read the picture: the lower line is the slope of the upper one.) So the
+# lecture's two facts are right: at most 0.25, and next to nothing towards the ends.
 
 # %% [markdown] id="chain"
 # ## Ten sigmoids
@@ -76,8 +75,8 @@ claim("its slope at z = 5", slopes[z.data == 5.0].item(), 0.0066, 0.0067, seen=(
 # and the slope of the whole is the product of their slopes.
 
 # %% [markdown] id="predict-chain"
-# **Predict.** Ten sigmoids in a row, with no weights between them. We start at the best place, $z = 0$. The slope
-# of the whole is
+# **Predict.** Ten sigmoids in a row, with no weights between them, starting where $\sigma$ is steepest, at $z =
+# 0$. The slope of the whole is
 #
 # - (a) $0.25^{10}$, about one in a million
 # - (b) a good deal larger
@@ -94,8 +93,8 @@ claim("slope of ten sigmoids at 0, over 0.25 to the tenth", z.grad.item() / 0.25
 
 # %% [markdown] id="why-chain"
 # It is (c). Only the *first* sigmoid stands at 0. What it returns is $\sigma(0) = 0.5$, so the second stands at
-# 0.5 already, the third at 0.62, and none of them comes back to the middle: what a sigmoid returns is never
-# negative. Each contributes a bit less than a quarter.
+# 0.5, the third at $\sigma(0.5) \approx 0.62$, and none comes back to the middle, because what a sigmoid returns
+# is never negative. Each of those nine contributes a bit less than a quarter.
 
 # %% [markdown] id="x1"
 # ## Exercise 1: the slope of a chain
@@ -118,9 +117,9 @@ def chain_slope(z, weights):
 # <details>
 # <summary>Hint</summary>
 #
-# Walk forwards, and carry two numbers: the value so far and the slope so far. Which two factors does a layer put
-# to the slope? One is $\sigma'$, at the place where *this* sigmoid stands. The other you find if you ask how fast
-# $w y$ moves with $y$.
+# Walk forwards, and carry two numbers: the value so far and the slope so far. A layer multiplies the slope by two
+# factors. One is $\sigma'$, at the place where *this* sigmoid stands. The other you find if you ask how fast $w
+# y$ moves with $y$.
 #
 # </details>
 
@@ -144,6 +143,7 @@ def chain_slope_multiplies():
         return z
 
     got = chain_slope(0.0, [1.0])
+    assert got is not None, "return the slope"
     assert abs(got - 0.25) < 1e-12, f"one sigmoid at 0 has the slope 0.25, got {got!r}"
     rng = np.random.default_rng(4)
     for n in (1, 2, 3, 4):
@@ -191,8 +191,7 @@ def size(gradient):
 
 # %% [markdown] id="stack-words"
 # *Xavier's* weights (Glorot & Bengio 2010) are random numbers of mean 0 and, where a layer is as wide as the one
-# before, variance $1/n$ for $n$ inputs. Lesson 05 derives why; for now, it is the choice that was made for layers
-# such as these.
+# before, variance $1/n$ for $n$ inputs. Lesson 05 derives why.
 #
 # We feed it 64 pictures of handwritten digits, 8 × 8 pixels each, and ask every layer for the size of its
 # gradient, $\lVert \partial L/\partial W_l \rVert$. There is no training: we look at the very first step.
@@ -225,9 +224,9 @@ claim(
 )
 
 # %% [markdown] id="why-ten"
-# It is (c). (Each bar is the logarithm: every step in length is a *factor*.) Nine times on its way from layer 10
-# to layer 1 the gradient went through a sigmoid and was left with a bit less than a quarter, and $0.25^9$ is
-# about $4 \cdot 10^{-6}$.
+# It is (c). (How to read the bars: their length is the logarithm, so every step in length is a *factor*.) Nine
+# times on its way from layer 10 to layer 1 the gradient went through a sigmoid and was left with a bit less than
+# a quarter, and $0.25^9$ is about $4 \cdot 10^{-6}$.
 #
 # Think about what an optimiser does with this. Any learning rate that moves the last layer sensibly leaves the
 # first one where it is. A rate that would move the first layer throws the last one through the wall.
@@ -248,7 +247,8 @@ gradient_flow({f"{depth} layers": row["norms"] for depth, row in rows.items()}, 
 
 # %% [markdown] id="depths-words"
 # How to read it: the loss is at the right end of each line, and the gradient walks to the left. On a logarithmic
-# axis a straight line means the same factor at every layer. All lines have the same slope.
+# axis a straight line means the same factor at every layer, and parallel lines mean the same factor in every
+# network.
 
 # %% id="depths-claim"
 claim("first/last at depth 2", rows[2]["ratio"], 0.08, 0.7, seen=(0.183, 0.323))
@@ -267,10 +267,8 @@ claim(
 # A factor of about 0.23 a layer, whatever the depth: that is the whole law. Ten layers keep a few millionths,
 # twenty about $10^{-12}$, fifty about $10^{-31}$.
 #
-# The last claim is about the other choices in this measurement: with digits instead of noise the ratio is about
-# twice as large. The 64 random inputs have nothing in common, so what they want of the first layer's weights
-# cancels out in part; digits resemble each other. Such things move a line up or down by a factor of two or three.
-# The slope of the line, which is what counts, they leave alone.
+# The last claim tells how much the data matter: with digits instead of noise the ratio is about twice as large.
+# Such things move a line up or down by a factor of two or three; against $10^{-6}$ that is nothing.
 
 # %% [markdown] id="x2"
 # ## Exercise 2: measure it yourself
@@ -291,8 +289,8 @@ def gradient_ratio(model, images, labels):
 # <summary>Hint</summary>
 #
 # Loss and `backward()` are as in the cell that printed the bars. Two traps: the last of the linear layers is the
-# classifier, which is no hidden layer. And gradients add up (lesson 01, again): a second `backward()` adds to
-# what the first has left in `.grad`, so begin by setting every `parameter.grad` to `None`.
+# classifier, which is no hidden layer. And gradients add up (lesson 01): a second `backward()` adds to what the
+# first has left in `.grad`, so set every `parameter.grad` to `None` first.
 #
 # </details>
 
@@ -320,7 +318,7 @@ def gradient_ratio_of_stacks():
             wanted = first_to_last(gradient_norms(stack(depth, depth), images, labels))
             assert got is not None, "return the ratio"
             assert abs(got - wanted) < 1e-4 * wanted, (
-                f"{depth} hidden layers: expected a ratio of {wanted:.4g}, got {got:.4g}"
+                f"{depth} hidden layers, and the classifier behind them: expected a ratio of {wanted:.4g}, got {got:.4g}"
                 + (" the second time: is something left of the first?" if again else "")
             )
         for old, parameter in zip(before, model.parameters(), strict=True):
@@ -337,6 +335,8 @@ def gradient_ratio_of_stacks():
 # There are **two** factors, the slope and the weights, and the lecture's sentence speaks of one. Xavier's weights
 # have a size at which multiplying by $W^\top$ leaves a vector about as long as it was; so only the slope shows.
 # Suppose we draw them four times as large. A quarter times four is one.
+#
+# We shall also count **saturated** units, those that stand at a flat end: output below 0.01 or above 0.99.
 
 # %% [markdown] id="predict-weights"
 # **Predict.** With weights four times Xavier's, the factor a layer is
@@ -360,39 +360,41 @@ curves(
     gains,
     {"measured, 20 layers": factors, "0.25 · gain": [0.25 * gain for gain in gains]},
     log="x",
-    ylim=(0, 2),
-    title="Larger weights do not buy back the quarter",
+    ylim=(0, 2.2),
+    title="Factor a layer by size of the weights",
     xlabel="gain: weights are so many times Xavier's",
     ylabel="factor a layer",
-    alt=f"The measured factor follows a quarter of the gain up to 1, then falls behind: {factors[3]:.2f} at 4, {factors[5]:.2f} at 16.",
+    alt="Measured factor a layer: "
+    + ", ".join(f"{each:.2f} at gain {gain}" for gain, each in zip(gains, factors, strict=True))
+    + "; a second line shows a quarter of the gain.",
 )
 
 # %% id="weights-claim"
 claim("factor a layer with weights four times Xavier's", factors[3], 0.45, 0.75, seen=(0.589, 0.624))
 claim("factor a layer with weights half of Xavier's", factors[0], 0.1, 0.15, seen=(0.128, 0.13))
+claim("factor a layer with weights eight times Xavier's", factors[4], 0.7, 0.95, seen=(0.8, 0.835))
+claim("factor a layer with weights sixteen times Xavier's", factors[5], 1, 1.4, seen=(1.13, 1.19))
 claim("saturated units with weights sixteen times Xavier's", saturated[5], 0.5, 0.85, seen=(0.628, 0.717))
 
 # %% [markdown] id="why-weights"
-# It is (c). (How to read the picture: the upper line is what the lecture's sentence gives, and the lower one what
-# comes out; above 1 a gradient would grow.) For small weights the two lines are one: a quarter times the gain.
-# But weights do two things at once. They multiply the gradient on its way back, and on the way forward they push
-# $z$ away from 0, to where the slope is *less* than a quarter. That is the second half of the lecture's sentence,
-# the flat ends; it comes in when weights are large. You need weights far more than four times too large before
-# the loss stops, and by then more than half of the units in the last layer stand at one of their ends, as the
-# table says.
+# It is (c). (How to read the picture: the steep line, which leaves the frame, is what the lecture's sentence
+# gives, and the other what comes out; above 1 a gradient would grow.) For small weights the two are one: a
+# quarter times the gain. But weights do two things at once. They multiply the gradient on its way back, and on
+# the way forward they push $z$ away from 0, to where the slope is *less* than a quarter. That is the second half
+# of the lecture's sentence, the flat ends; it comes in when weights are large. At eight times Xavier's weights
+# the gradient still shrinks. At sixteen it no longer does, but by then more than half of the units in the last
+# layer are saturated.
 #
-# So "0.25 again and again" is right for weights of the usual size, and the rest of the truth is a product:
-# **slope times weight**. Lesson 05 starts from there.
+# So "0.25 again and again" is right for weights of the usual size, and the whole truth is a product: **slope
+# times weight**. Lesson 05 starts from there.
 
 # %% [markdown] id="histograms"
 # ## What the layers say
 #
-# The lecture's second fact, slopes of nearly 0 at the ends, needs units that stand at their ends. Do they, at the
-# usual weights?
+# And at the usual weights, do any units stand at their flat ends?
 
 # %% [markdown] id="predict-histograms"
-# **Predict.** In an untrained stack of ten layers with Xavier's weights, how many of the outputs are saturated,
-# below 0.01 or above 0.99?
+# **Predict.** In an untrained stack of ten layers with Xavier's weights, how many of the outputs are saturated?
 #
 # - (a) most of those in the last layers
 # - (b) about a third, everywhere
@@ -410,7 +412,7 @@ activation_histograms(outputs, saturated="sigmoid", title="Outputs of ten layers
 
 # %% [markdown] id="histograms-words"
 # How to read it: a small picture a layer, over all units and all 64 images; orange would be a saturated output.
-# Why is it smooth in the first layer, and from the fifth on made of spikes? Keep the question for a moment.
+# Why is it smooth in the first layer, and later made of spikes? Keep the question for a moment.
 
 # %% id="histograms-claim"
 between_images = [float(y.std(axis=0).mean()) for y in outputs.values()]
@@ -426,15 +428,12 @@ claim(
 )
 
 # %% [markdown] id="why-histograms"
-# It is (c). At the start nobody stands at the flat ends; all of the loss is the quarter. But look at the printed
-# line: from layer to layer, a unit's output moves *less and less from picture to picture*. That is what the
-# spikes are: each is one unit, or a few, which says the same of all 64 images, in the tenth layer to six
+# It is (c). At the start no unit stands at the flat ends; what is lost is lost to the quarter. But look at the
+# printed line: from layer to layer, a unit's output moves *less and less from picture to picture*. That is what
+# the spikes are: each is one unit, or a few, which says the same of all 64 images, in the tenth layer to six
 # decimals. The histogram stays wide only because units differ from each other. What vanishes on the way back
-# vanishes on the way forward too, by the same factor and for the same reason. The classifier at the end has to
-# tell digits apart by what is left.
-#
-# Note the mean, too: near 0.5. A sigmoid can only say 0 at its flat end, and that will come up again in the
-# papers below.
+# vanishes on the way forward too, by about the same factor and for the same reason. The classifier at the end has
+# to tell digits apart by what is left.
 
 # %% [markdown] id="zero"
 # ## Exactly nothing
@@ -540,11 +539,11 @@ def underflow_depth_by_the_factor():
 #
 # - In `stack`, draw the weights with `init.he_normal` instead (they are √2 times as large). How much longer does
 #   the gradient live? Can you tell the factor beforehand from the picture of gains?
-# - Replace `Sigmoid()` by `Tanh()` in the stack (import it from `minidense.nn`). Its ends are as flat. Why is the
-#   picture so different? This is how lesson 05 begins.
-# - In `size`, leave out `.astype(np.float64)`, and let the cell with the bars build `stack(50, SEED)` and take
-#   `max(each, 1e-50)` for the bars. About a third of the layers report a gradient of 0 that is none. Measurements
-#   underflow too.
+# - Replace `Sigmoid()` by `Tanh()` in the stack (import it from `minidense.nn`). Its ends are as flat. Why are
+#   the bars so different? This is how lesson 05 begins.
+# - In `size`, leave out `.astype(np.float64)`, and let the cell with the bars build `stack(50, SEED)`, go over
+#   `sizes[:50]` and take `max(each, 1e-50)` for the bars. About a third of the layers report a gradient of 0 that
+#   is none. Measurements underflow too.
 
 # %% [markdown] id="summary"
 # ## Three lines to keep
@@ -559,26 +558,24 @@ def underflow_depth_by_the_factor():
 # %% [markdown] id="paper"
 # ## What the lecture and the papers say
 #
-# **The lecture** is right about the sigmoid: its largest slope of 0.25, the multiplying, the loss. What it leaves
-# out is the weights, and that the flat ends play no part at the start. It adds that the problem came up together
-# with networks of more than 100 layers. It is older than that: Sepp Hochreiter described it in his diploma thesis
-# of 1991, and Bengio, Simard and Frasconi in 1994, for recurrent networks, whose depth is the length of the
-# sequence.
+# **The lecture** is right about the sigmoid: its largest slope of 0.25, the multiplying, what gets lost. What it
+# leaves out is the weights, and that the flat ends play no part at the start. It says that the problem came up
+# with networks of more than 100 layers. It is older: Sepp Hochreiter described it in his diploma thesis of 1991,
+# and Bengio, Simard and Frasconi in 1994, for recurrent networks, whose depth is the length of the sequence.
 #
-# **Glorot & Bengio 2010** watched networks of up to five hidden layers while they trained. With sigmoid they saw
-# something that an untrained stack cannot show: early in training the outputs of the last hidden layer are pushed
-# towards 0, since they carry no information yet and the classifier does best without them. For tanh 0 is the
-# steepest place. For the sigmoid it is a flat end, and there the layer stays for a long time (§3.1). The initial
-# weights of this lesson are theirs (eq. 16).
+# **Glorot & Bengio 2010** watched networks of up to five hidden layers while they trained, and with sigmoid they
+# saw something that an untrained stack cannot show: early in training the outputs of the last hidden layer are
+# pushed towards 0, it seems because they carry no information yet and the classifier does best without them
+# (§3.1). For tanh 0 is the steepest place. For the sigmoid, whose outputs begin near 0.5, it is a flat end, and
+# there the layer stays for a long time. The initial weights of this lesson are theirs (eq. 16).
 #
-# **Huang et al. 2017** have the problem in their first paragraph: "as information about the input or gradient
-# passes through many layers, it can vanish and 'wash out' by the time it reaches the end (or beginning) of the
-# network" (§1). *Information or gradient, end or beginning*: you have seen both directions.
+# **Huang et al. 2017** have the problem on their first page: "as information about the input or gradient passes
+# through many layers, it can vanish and 'wash out' by the time it reaches the end (or beginning) of the network"
+# (§1). *Information or gradient, end or beginning*: you have seen both directions.
 #
 # **Limits of what was measured here.** Fully connected layers of width 64, before the first step of training. The
-# table by depth has no counterpart in a paper: the numbers are ours, and a factor of two or three between
-# batches, data and seeds is part of them. That a small gradient means bad training is not shown yet. Lesson 05
-# trains.
+# table by depth has no counterpart in a paper: the numbers are ours. That a small gradient means bad training is
+# not shown yet. Lesson 05 trains.
 
 # %% [markdown] id="source"
 # ## The real one

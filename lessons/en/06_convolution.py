@@ -1,13 +1,12 @@
 # %% [markdown] id="why-convolution"
-# Of the multiply-adds of a DenseNet, all but a handful are done by convolutions. They hold nearly all of its
-# weights, take nearly all of its time, and every table that compares networks (parameters, FLOPs, output sizes)
-# is a table of convolutions. If you can write one, differentiate it and count what it costs, you can read any
-# architecture on paper before anybody trains it.
+# Of the multiply-adds of a DenseNet, all but a handful are done by convolutions. They hold most of its weights,
+# and every table that compares networks (parameters, FLOPs, output sizes) is a table of convolutions. If you can
+# write one, differentiate it and count what it costs, you can read any architecture on paper before anybody
+# trains it.
 #
-# A convolution has a reputation for index juggling. It does not deserve it. In this lesson a 3×3 convolution
-# becomes nine small matrix products that are added up, and both of its gradients are the same nine products read
-# backwards. Then come the things that people get wrong: what padding means when the stride is 2, and what pooling
-# does to a gradient.
+# In this lesson a 3×3 convolution becomes nine small matrix products that are added up, and both of its gradients
+# are the same nine products read backwards. Then come the things that people get wrong: what padding means when
+# the stride is 2, and what pooling does to a gradient.
 
 # %% id="imports" tags=["setup"]
 import inspect
@@ -78,9 +77,11 @@ weight = np.stack(list(filters.values()))[:, None]  # (F, C, K, K) = (4, 1, 3, 3
 maps = F.conv2d(Tensor(digit[None, None]), Tensor(weight), padding=1).data[0]
 show(
     {"the digit": digit, **dict(zip(filters, maps, strict=True))},
-    f"A handwritten {digits.test_labels[5]} and four feature maps. 'across' is positive left of its strokes and negative "
-    "right of them, 'down' positive above and negative below, 'blur' is the digit smeared, 'spot' is positive on thin "
-    "strokes and negative beside them.",
+    f"A handwritten {digits.test_labels[5]} and its four feature maps; (row, column) from the top left, (0, 0). "
+    + " ".join(
+        f"'{name}' is largest at {divmod(int(a.argmax()), 8)} and smallest at {divmod(int(a.argmin()), 8)}."
+        for name, a in zip(filters, maps, strict=True)
+    ),
 )
 
 # %% [markdown] id="edge-read"
@@ -106,14 +107,14 @@ claim(
 # the picture gets brighter from left to right. Mirror the digit, and left edges become right edges: the map is
 # mirrored and changes its sign.
 #
-# Nobody writes such filters by hand any more. They are the weights, and training finds them. Two more things
-# complete the picture. An image has several **channels** $c$ (three colours, or the feature maps of the layer
-# before), and a filter has nine numbers for each, whose answers are added up. And a layer has several filters
-# $f$, each with a feature map of its own:
+# Nobody writes such filters by hand any more: they are the weights, and training finds them. An image has several
+# **channels** $c$ (three colours, or the feature maps of the layer before), and a filter has nine numbers for
+# each, whose answers are added up. A layer has several filters $f$, each with a feature map of its own:
 #
 # $$y_{n f i j} = \sum_{c} \sum_{p, q} w_{f c p q} \; x_{n c,\; i s + p,\; j s + q}$$
 #
-# with images $n$ and a **stride** $s$: how many pixels the filter moves from one question to the next.
+# with images $n$ (their border of zeros already around them) and a **stride** $s$: how many pixels the filter
+# moves from one question to the next.
 
 # %% [markdown] id="taps"
 # ## Nine matrix products
@@ -169,27 +170,33 @@ print("tap (1, 2) with stride 2 sees\n", window(small, 1, 2, 2, 2, 2)[0, 0])
 # %% id="exact-run"
 def compared(x, weight):
     """The largest difference between the loop and minidense, and the seconds that each took, best of three."""
-    seconds = {}
+    runs = {
+        "loop": lambda: conv2d_loop(x, weight, 1, 1),
+        "taps": lambda: F.conv2d(Tensor(x), Tensor(weight), padding=1).data,
+    }
+    y, seconds = {}, {}
     with reference_only():  # minidense has quicker twins of its definitions; lesson 16 is about them
-        for name, run in (
-            ("loop", lambda: conv2d_loop(x, weight, 1, 1)),
-            ("taps", lambda: F.conv2d(Tensor(x), Tensor(weight), padding=1).data),
-        ):
+        for name, run in runs.items():
             times = []
             for _ in range(3):
                 start = time.perf_counter()
-                y = run()
+                y[name] = run()
                 times.append(time.perf_counter() - start)
-            seconds[name] = (min(times), y)
-    return abs(seconds["loop"][1] - seconds["taps"][1]).max(), seconds["loop"][0], seconds["taps"][0]
+            seconds[name] = min(times)
+    return abs(y["loop"] - y["taps"]).max(), seconds
 
 
 whole = rng.integers(-9, 10, (2, 3, 16, 16)).astype(float), rng.integers(-9, 10, (8, 3, 3, 3)).astype(float)
 fractions = rng.standard_normal((2, 3, 16, 16)), rng.standard_normal((8, 3, 3, 3))
-difference, loop_seconds, taps_seconds = compared(*whole)
-claim("largest difference for whole numbers", difference, 0, 0)
-claim("largest difference for fractions, times 1e15", 1e15 * compared(*fractions)[0], 1, 30, seen=(5.329, 7.106))
-claim("how many times longer the loop takes", loop_seconds / taps_seconds, 10, 1e6)
+of_whole, seconds = compared(*whole)
+of_fractions, _ = compared(*fractions)
+print(f"largest difference: whole numbers {of_whole:g}, fractions {of_fractions:.1e}")
+print(f"the loop took {1e3 * seconds['loop']:.0f} ms, the taps {1e3 * seconds['taps']:.2f} ms")
+
+# %% id="exact-claim"
+claim("largest difference for whole numbers", of_whole, 0, 0)
+claim("largest difference for fractions, times 1e15", 1e15 * of_fractions, 1, 30, seen=(5.329, 7.106))
+claim("how many times longer the loop takes", seconds["loop"] / seconds["taps"], 10, 1e6)
 
 # %% [markdown] id="why-exact"
 # It is (b). Both compute the same sum of 27 products, but in another order, and floating point addition rounds
@@ -262,8 +269,10 @@ def convolution_by_taps():
         y, wanted = conv2d_by_taps(x, weight, stride, padding), conv2d_loop(x_before, weight_before, stride, padding)
         assert isinstance(y, np.ndarray), f"{case}: an array should come back, not {type(y).__name__}"
         assert y.shape == wanted.shape, f"{case}: the shape should be {wanted.shape}, yours is {y.shape}"
-        assert (y == wanted).all(), (
-            f"{case}: {(y != wanted).mean():.0%} of the outputs are wrong; the first should be {wanted.flat[0]:g}, yours is {y.flat[0]:g}"
+        wrong = (y != wanted).ravel()
+        assert not wrong.any(), (
+            f"{case}: {wrong.mean():.0%} of the outputs are wrong; the first of them should be "
+            f"{wanted.flat[wrong.argmax()]:g}, yours is {y.flat[wrong.argmax()]:g}"
         )
         unchanged = (x == x_before).all() & (weight == weight_before).all()
         assert unchanged, f"{case}: your function has changed its input"
@@ -315,8 +324,8 @@ dy[0, 0, 3, 5] = 1
 two_dx, _ = gradients(np.zeros((1, 1, 7, 7)), numbered, dy, padding=1)
 show(
     {"filter": numbered[0, 0], "dy, two ones": dy[0, 0], "dx": two_dx[0, 0]},
-    "The filter, whose numbers grow from 1 to 9; a dy with two ones, two columns apart; and dx: two copies of the filter, unturned, "
-    "around the two places. Where they overlap, in one column, they have been added.",
+    f"The filter with its numbers 1 to 9; a dy with ones at (3, 3) and (3, 5); and dx, whose rows 2 to 4 are "
+    f"{two_dx[0, 0, 2:5].astype(int).tolist()}.",
 )
 
 # %% id="stamp-claim"
@@ -345,12 +354,12 @@ claim("difference of Σ dy·y and Σ dx·x, as a share of Σ |dy·y|, times 1e16
 # %% [markdown] id="why-stamp"
 # It is (a). The output at that place is $1 \cdot x_0 + 2 \cdot x_1 + \dots + 9 \cdot x_8$; the slope with respect
 # to each pixel is its weight. So `dx` is made by **stamping**: each output presses the filter, times its `dy`,
-# onto the pixels that it saw.
+# onto the pixels that it saw. (In the picture darker is larger. Where the two stamps overlap, they are added.)
 #
 # Then where does the famous "turned by 180°" come from? From asking the other way round. A pixel collects from
-# all stamps that touch it, and the stamp that lies to the *right* of it touches it with its *left* column. Read
-# from the pixel's side, with stride 1, `dx` is a convolution of `dy` with turned filters. Both are true, and the
-# claim above holds one against the other; but stamping also works for stride 2, and there is nothing to turn.
+# all stamps that touch it, and the stamp to its *right* touches it with its *left* column. Read from the pixel's
+# side, with stride 1, `dx` is a convolution of `dy` with turned filters; the second claim holds one against the
+# other. Stamping also works for stride 2, and there is nothing to turn.
 #
 # The last claim is the check with two dot products of lesson 03. A convolution is linear in $x$, so $\sum dy
 # \cdot y = \sum dx \cdot x$, whatever the numbers.
@@ -442,10 +451,6 @@ blocks = [row for row in summary.model.rows[0].rows if row.name.startswith("dens
 first, _, third = (block.rows[0].rows[-1] for block in blocks)  # conv2 of each block's first layer
 for name, row in (("block 1", first), ("block 3", third)):
     print(f"{name}: {row.layer}, {row.parameters:,} weights, {row.multiply_adds:,} multiply-adds")
-claim("weights of a 3×3 layer in block 3", third.parameters, 12 * 48 * 9, 12 * 48 * 9)
-claim("multiply-adds in block 1 for each one in block 3", first.multiply_adds / third.multiply_adds, 16, 16)
-claim("multiply-adds of the whole network", summary.multiply_adds, 287_929_692, 287_929_692)
-claim("of which in the linear layer", summary.model.rows[-1].multiply_adds, 3_420, 3_420)
 curves(
     [1, 2, 3],
     {
@@ -463,13 +468,19 @@ curves(
     + ".",
 )
 
+# %% id="cost-claim"
+claim("weights of a 3×3 layer in block 3", third.parameters, 12 * 48 * 9, 12 * 48 * 9)
+claim("multiply-adds in block 1 for each one in block 3", first.multiply_adds / third.multiply_adds, 16, 16)
+claim("multiply-adds of the whole network", summary.multiply_adds, 287_929_692, 287_929_692)
+claim("of which in the linear layer", summary.model.rows[-1].multiply_adds, 3_420, 3_420)
+
 # %% [markdown] id="why-cost"
 # It is (c): weights do not know how large the image is, but each of them is used at every pixel, and 32×32 is
-# sixteen times 8×8. So parameters and time are two different maps of a network: the last block has most of the
-# parameters and the least of the work. "Fewer parameters" never means "faster" by itself; keep this for lesson
-# 15.
+# sixteen times 8×8. So parameters and work are two different maps of a network. In the picture one line rises and
+# the other falls: of the three blocks, the last has the most parameters and the least work. "Fewer parameters"
+# never means "faster" by itself; lesson 15 comes back to it.
 #
-# The linear layer at the end has 3,420 multiply-adds. All the rest is convolution.
+# The linear layer at the end has 3,420 multiply-adds. All the rest that is counted is convolution.
 
 # %% [markdown] id="field"
 # ## What one output sees
@@ -504,20 +515,21 @@ def felt(layers, size=25, channels=8, draws=12):
 
 
 fields = {layers: felt(layers) for layers in (1, 3, 10)}
+squares = fields[10] ** 2
+inner = squares[7:18, 7:18].sum() / squares.sum()
 sides = {layers: int((field > 0).any(0).sum()) for layers, field in fields.items()}
 show(
     {f"layers: {layers}, seen: {sides[layers]}×{sides[layers]}": field for layers, field in fields.items()},
     f"Gradient at the pixels behind one output: a square of side {sides[1]} after one layer, {sides[3]} after three, "
-    f"{sides[10]} after ten. After ten layers it fades away towards the edges of the square.",
+    f"{sides[10]} after ten. There the inner 11×11 pixels have {inner:.0%} of the squared gradient.",
 )
 
 # %% id="field-claim"
 for layers, side in sides.items():
     claim(f"side of the square behind an output of {layers} 3×3 layers", side, 2 * layers + 1, 2 * layers + 1)
-squares = fields[10] ** 2
 claim(
     "share of the squared gradient in the inner 11×11 of 21×21",
-    squares[7:18, 7:18].sum() / squares.sum(),
+    inner,
     0.9,
     0.97,
     seen=(0.931, 0.943),
@@ -525,13 +537,13 @@ claim(
 
 # %% [markdown] id="why-field"
 # It is (b). Each 3×3 layer adds one pixel on either side, $1 + 2 \cdot 10 = 21$; this square is the **receptive
-# field**. But to the edge leads a single path, to the middle many, and paths add up: the inner quarter of the
-# square gets about nine tenths of the squared gradient. Luo et al. (2016) call what is left the *effective*
-# receptive field.
+# field**. But to a corner leads a single path, to the middle many, and paths add up (darker is more): the inner
+# 11×11, a good quarter of the square, gets more than nine tenths of the squared gradient. Luo et al. (2016) call
+# what is left the *effective* receptive field.
 #
-# Ten layers for 21 pixels is slow. A **stride** speeds it up: after a layer with stride 2, one step of the next
-# layer is two pixels of the image, after two of them four. In general, a layer with kernel $K$ adds $(K - 1)$
-# times the product of all strides *before* it. This, besides the cost, is why networks shrink their images.
+# Ten layers for 21 pixels is slow. After a layer with stride 2, one step of the next layer is two pixels of the
+# image, after two of them four. In general, a layer with kernel $K$ adds $(K - 1)$ times the product of all
+# strides *before* it. This, besides the cost, is why networks shrink their images.
 
 # %% [markdown] id="x3"
 # ## Exercise 3: read an architecture
@@ -596,8 +608,9 @@ def an_architecture_read_from_paper():
 # ## Pooling
 #
 # Pooling shrinks an image without weights. **Max pooling** keeps the largest of each window, **average pooling**
-# the mean; with a 2×2 window and stride 2, height and width are halved. DenseNet uses both: max pooling once,
-# near the picture, and average pooling in every transition. Their values look alike; their gradients do not.
+# the mean; with a 2×2 window and stride 2, height and width are halved. DenseNet uses both: average pooling in
+# every transition, and for ImageNet max pooling once, near the picture. Their values look alike; their gradients
+# do not.
 
 # %% [markdown] id="predict-pool"
 # **Predict.** An 8×8 image is pooled to 4×4 with windows of 2×2, and a `dy` of ones comes back. How many of the
@@ -622,8 +635,9 @@ show(
         "average": pooled["average"],
         "dx of average": arrived["average"],
     },
-    f"The digit, pooled by maximum and by mean, and the gradients. With max pooling {(arrived['max'] != 0).sum()} single "
-    f"pixels get a gradient of 1, with average pooling all {(arrived['average'] != 0).sum()} get a quarter.",
+    f"The digit, pooled by maximum and by mean, and the gradients: {(arrived['max'] != 0).sum()} of them are not 0 with max "
+    f"pooling, the largest {arrived['max'].max():g}; {(arrived['average'] != 0).sum()} with average pooling, the largest "
+    f"{arrived['average'].max():g}.",
     most=1,
 )
 
@@ -634,10 +648,10 @@ claim("sum of dx behind max pooling", arrived["max"].sum(), 16, 16)
 claim("sum of dx behind average pooling", arrived["average"].sum(), 16, 16)
 
 # %% [markdown] id="why-pool"
-# It is (b). Moving a pixel that is not the largest of its window changes nothing, so its slope is 0: max pooling
-# hands the whole `dy` to the winner. (Where several tie, as white pixels do here, minidense takes the first in
-# reading order, as PyTorch does; the other choices are as good, but one has to be made.) In a mean every pixel
-# has a share of a quarter. Both hand on the same sum; max pooling picks, average pooling spreads.
+# It is (b). (All five pictures share one scale: white is 0, the darkest 1.) Moving a pixel that is not the
+# largest of its window changes nothing, so its slope is 0: max pooling hands the whole `dy` to the winner. (Where
+# several tie, minidense takes the first in reading order, as PyTorch does.) In a mean every pixel has a share of
+# a quarter. Both hand on the same sum; max pooling picks, average pooling spreads.
 
 # %% [markdown] id="x4"
 # ## Exercise 4: the gradient of average pooling
@@ -733,6 +747,8 @@ def same_padding(size, kernel, stride):
 for size, kernel, stride in ((224, 7, 2), (112, 3, 2), (32, 3, 1)):
     before, behind = same_padding(size, kernel, stride)
     print(f"{size} pixels, kernel {kernel}, stride {stride}: {before} before, {behind} behind")
+
+# %% id="same-claim"
 claim("zeros before, for the 7×7 convolution", same_padding(224, 7, 2)[0], 2, 2)
 claim("zeros behind", same_padding(224, 7, 2)[1], 3, 3)
 claim("zeros before, for the 3×3 pooling", same_padding(112, 3, 2)[0], 0, 0)
@@ -755,11 +771,10 @@ claim("largest inner difference once the image is moved by a pixel", abs(as_tens
 # 'same' every output looks at a place one pixel further down and to the right. Move the image by one pixel, and
 # away from the borders the two agree to the last bit.
 #
-# For a network trained from scratch this hardly matters: the filters learn where they sit. It matters when you
-# carry *trained* weights from one framework to another. Everything fits, no error is raised, and the accuracy is
-# a little worse for no visible reason. PyTorch refuses `padding='same'` with a stride above 1, for this very
-# ambiguity. With stride 1 and an odd kernel there is nothing to disagree about, which is why all convolutions
-# inside DenseNet's blocks are safe.
+# A network trained from scratch learns its filters where they sit. But carry *trained* weights from one framework
+# to the other, and everything fits, no error is raised, and every value behind the first layer is another.
+# (PyTorch refuses `padding='same'` with a stride above 1.) With stride 1 and an odd kernel there is nothing to
+# disagree about: the convolutions inside DenseNet's blocks are safe.
 
 # %% [markdown] id="shrinking"
 # ## Who loses what
@@ -792,6 +807,8 @@ for name, way in ways.items():
     y.backward(np.ones(y.shape))
     reached[name] = (x.grad != 0).mean()
     print(f"{name:38} {reached[name]:6.1%} of the pixels have a say")
+
+# %% id="loss-claim"
 claim("share reached by 2×2 max pooling", reached["max pooling 2×2"], 0.25, 0.25)
 claim("share reached by a 1×1 convolution with stride 2", reached["convolution 1×1, stride 2"], 0.25, 0.25)
 claim("share reached by a 3×3 convolution with stride 2", reached["convolution 3×3, stride 2, padding 1"], 1, 1)
@@ -802,7 +819,8 @@ claim(
 
 # %% [markdown] id="why-loss"
 # (c) and (d). A stride by itself loses exactly as much as max pooling does, only blindly: the 1×1 convolution
-# never looks at three quarters of the image, whatever is there. What saves the 3×3 is that its windows overlap.
+# never looks at three quarters of the image, whatever is there. What saves the 3×3 convolution is that its
+# windows leave no gaps.
 #
 # Now look at what the networks really do.
 
@@ -821,19 +839,18 @@ for name in ("densenet121", "densenet_bc_100_12"):
 # %% [markdown] id="differs-23"
 # **Lecture and paper differ (2).** DenseNet does not replace max pooling by a stride. For ImageNet it has one
 # convolution with stride 2, the very first, **and** a max pooling right behind it (Table 1 of the paper; the
-# lecture's next sentence says so itself: "here, a 7×7 convolution with stride 2 and a 3×3 max pooling with stride
-# 2 were applied"). All further shrinking is done by 2×2 *average* pooling in the transitions. For CIFAR there is
-# no strided convolution and no max pooling at all. Inside a block nothing may shrink, because feature maps of
-# different sizes could not be concatenated.
+# lecture's next sentence says so itself). All further shrinking is done by 2×2 *average* pooling in the
+# transitions. For CIFAR there is no strided convolution and no max pooling at all. Inside a block nothing may
+# shrink, because feature maps of different sizes could not be concatenated.
 #
 # The idea that the lecture describes exists: it is the All-CNN of Springenberg et al. (2015), one of the networks
-# in the lecture's table of results, which replaces pooling by convolutions with stride 2.
+# in the lecture's table of results.
 
 # %% [markdown] id="break-it"
 # ## Break it
 #
-# - In "stamp-run", set `stride=2` and `padding=1` and let `dy` be 4×4. Where do the stamps go now? Why can "turn
-#   the filter and convolve" not give this any more?
+# - In "stamp-run", set `stride=2` in both calls and let `dy` be 4×4, with its ones at (1, 1) and (1, 2). Where do
+#   the stamps go now? Why can "turn the filter and convolve" not give this any more?
 # - In `felt`, put `F.relu` between the layers, with an image of random numbers. Does the side of the square
 #   change? Does the share in the middle?
 # - Pool the digit with windows of 3×3 and stride 2 (no padding): which pixels get no gradient from *average*
@@ -850,17 +867,14 @@ for name in ("densenet121", "densenet_bc_100_12"):
 # %% [markdown] id="paper"
 # ## What the lecture and the papers say
 #
-# - The equation and the sizes are those of LeCun et al. 1998 (§II.A, there with the word convolution for what we
-#   compute, too) and of Dumoulin & Visin 2016, whose pictures of stride and padding are worth an evening.
+# - The equation is that of LeCun et al. 1998 (§II.A, there with the word convolution for what we compute, too);
+#   the sizes are in Dumoulin & Visin 2016, whose pictures of stride and padding are worth an evening.
 # - Table 1 of the DenseNet paper prints the stem as "7×7 conv, stride 2" and "3×3 max pool, stride 2", the
-#   transitions as "1×1 conv" and "2×2 average pool, stride 2". Padding is not printed; §3 says for CIFAR that
-#   "each side of the inputs is zero-padded by one pixel" for 3×3 kernels. The numbers 3 and 1 of the stem come
-#   from the code.
-# - The multiply-adds counted here are of DenseNet-BC (L = 100, k = 12) on 32×32 pictures; the paper prints no
-#   FLOPs for CIFAR. Its Figure 3 does for ImageNet, and lesson 15 goes there.
-# - Of average pooling in the transitions against other ways to shrink the paper shows no comparison, and a few
-#   hundred digits of 8×8 pixels cannot make one. What we counted is which pixels *can* have a say, not how well
-#   the network learns with it.
+#   transitions as "1×1 conv" and "2×2 average pool, stride 2". Padding is printed only for CIFAR (§3: "each side
+#   of the inputs is zero-padded by one pixel" for 3×3 kernels). The 3 and 1 of the stem come from the code.
+# - The paper prints no FLOPs for CIFAR. Its Figure 3 does for ImageNet, and lesson 15 goes there.
+# - It does not compare average pooling in the transitions with other ways to shrink, and 1,437 digits of 8×8
+#   pixels cannot. What we counted is which pixels *can* have a say, not how well the network learns with it.
 
 # %% [markdown] id="source"
 # ## The real one

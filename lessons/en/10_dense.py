@@ -1,12 +1,10 @@
 # %% [markdown] id="why-dense"
-# Four families in lesson 09, and all of them add. A residual unit writes its result *over* what it got: one pile
-# of feature maps, on which unit after unit leaves its layer of paint. Whoever stands at the end sees the sum, and
-# cannot take it apart again.
+# Four families in lesson 09, and all of them add or average. A residual unit paints its result *over* what it
+# got. Whoever stands at the end sees the sum, and cannot take it apart again.
 #
-# The DenseNet paper changes one symbol. "We combine features by concatenating them" (Huang et al. 2017, §1):
-# nothing is added, everything is laid side by side, and each layer sees all of it. This lesson is that change.
-# You write the block, and its gradient; you count its connections; and you measure what arrives at the first of
-# 42 layers.
+# The DenseNet paper changes one symbol: "we combine features by concatenating them" (Huang et al. 2017, §1).
+# Nothing is added, everything is laid side by side, and each layer sees all of it. You write the block, and its
+# gradient; you count its connections; and you measure what arrives at the first of 42 layers.
 
 # %% id="imports" tags=["setup"]
 import inspect
@@ -43,10 +41,10 @@ def layers_of(block):
 # | residual (eq. 1) | $x_l = H_l(x_{l-1}) + x_{l-1}$ |
 # | dense (eq. 2) | $x_l = H_l([x_0, x_1, \dots, x_{l-1}])$ |
 #
-# The square brackets are the news: feature maps side by side, along the axis of channels. $x_0$ is what comes
-# into the block. Each $H_l$ returns the same small number of feature maps, $k$, the *growth rate* (12 in many of
-# the paper's networks); that is all it has to make, as everything else is still there. The result of the block is
-# $[x_0, x_1, \dots, x_L]$, with $k_0 + L\,k$ feature maps if $x_0$ has $k_0$.
+# $H_l$ is batch norm, ReLU and a convolution (more on that in lesson 12). The square brackets are the news:
+# feature maps side by side, along the axis of channels. $x_0$, with $k_0$ channels, is what comes into the block.
+# Each $H_l$ returns the same small number of feature maps, $k$, the *growth rate* (12 in many of the paper's
+# networks). The result of the block is $[x_0, x_1, \dots, x_L]$.
 
 # %% [markdown] id="predict-channels"
 # **Predict.** The first block of DenseNet-121: 64 feature maps come in, $k = 32$, six layers. How many feature
@@ -59,7 +57,9 @@ def layers_of(block):
 # Choose before you run the next cell.
 
 # %% id="channels-run"
-block = DenseBlock(BottleneckLayer, 6, 64, 32, 0.0)  # six layers, 64 channels in, k = 32, no dropout
+block = DenseBlock(
+    BottleneckLayer, 6, 64, 32, 0.0
+)  # six layers (their bottleneck: lesson 11), 64 channels in, k = 32, no dropout
 seen = [layer.conv1.weight.shape[1] for layer in layers_of(block)]  # a kernel is (channels out, channels in, …)
 print("channels that each layer sees:", seen)
 
@@ -69,8 +69,7 @@ claim("channels that the block returns", block(Tensor(np.zeros((2, 64, 4, 4), "f
 
 # %% [markdown] id="why-channels"
 # It is (b). Layer $l$ sees $x_0$ and $l - 1$ results before it: $k_0 + k(l - 1)$ channels, which is $64 + 32
-# \cdot 5 = 224$. The 256 are what leaves the block. (An off-by-one that is worth a minute of your life: it is
-# behind most wrong parameter counts.)
+# \cdot 5 = 224$. What leaves the block is one result more: $k_0 + kL = 256$.
 
 # %% [markdown] id="x1"
 # ## Exercise 1: the gradient of a concatenation
@@ -89,7 +88,7 @@ def hand_back(dy, channels):
 # <details>
 # <summary>Hint</summary>
 #
-# Carry along where the next part begins. The channels are axis 1, so a part is `dy[:, start : start + c]`.
+# The channels are axis 1. Carry along where the next part begins; its number of channels says where it ends.
 #
 # </details>
 
@@ -115,7 +114,7 @@ def hand_back_each_part():
         got = hand_back(dy, asked)
         assert asked == channels, "the list of channels belongs to the caller: leave it as it was"
         assert got is not None, "return the list of gradients"
-        assert len(got) == len(channels), f"expected {len(channels)} gradients, one for each x_i"
+        assert len(got) == len(channels), f"expected {len(channels)} gradients, one for each x_i; got {len(got)}"
         for i, (mine, part) in enumerate(zip(got, wanted, strict=True)):
             assert np.shape(mine) == part.shape, (
                 f"channels {channels}: dx_{i} should be {part.shape}, got {np.shape(mine)}"
@@ -128,9 +127,8 @@ def hand_back_each_part():
 # %% [markdown] id="x2"
 # ## Exercise 2: a dense block
 #
-# Equation 2, with the package's Tensors. `F.concat(list)` lays Tensors side by side, and `layers` are things that
-# can be called. The check compares your block with the package's definition, bit by bit. (Not with the package's
-# quick twins of it: they compute the same in another order, and the last digits differ. Lesson 16 is about them.)
+# Equation 2, with the package's Tensors. `F.concat(list)` lays Tensors side by side, and a layer is called like a
+# function. The check compares your block with the package's definition, bit by bit.
 
 
 # %% id="x2-stub"
@@ -175,8 +173,8 @@ def my_block_against_the_package():
         assert (got.data == wanted.data).all(), f"{count} layers: the right shape, but not the package's values"
         assert (x.data == before).all(), "x has changed; it belongs to the caller"
         assert asked == layers, "the list of layers has changed; it belongs to the caller"
-    linear = [lambda t: F.relu(t).sum(axis=1, keepdims=True), lambda t: (t * t).sum(axis=1, keepdims=True)]
-    got = my_block(Tensor(np.array([[[[-1.0]], [[2.0]]]])), linear)
+    simple = [lambda t: F.relu(t).sum(axis=1, keepdims=True), lambda t: (t * t).sum(axis=1, keepdims=True)]
+    got = my_block(Tensor(np.array([[[[-1.0]], [[2.0]]]])), simple)
     assert got.data.ravel().tolist() == [-1, 2, 2, 9], (
         f"of (−1, 2), Σ ReLU and Σ squares: expected −1, 2, 2, 9, got {got.data.ravel()}"
     )
@@ -214,17 +212,17 @@ claim("residual: size of the change over the size of what came in", change, 1.5,
 
 # %% [markdown] id="why-kept"
 # It is (b). In the dense block $x_0$ and every later result stand where they were put. A layer can *use* them, no
-# layer can change them; the paper calls such feature maps the "global state" of the network, to be "accessed from
-# everywhere", with no need to copy it from layer to layer (§3, "growth rate").
+# layer can change them; the paper calls the feature maps the "global state" of the network, which every layer can
+# read and none has to copy for the next (§3, "growth rate").
 #
-# In the residual stack the change is larger than what came in. The sum of all branches is there, but given $a +
-# b$ nobody can tell $a$ from $b$. And addition asks for equal channels, as the lecture says; concatenation does
-# not mind how many channels each part has. It minds height and width: these must agree, and so a network that
-# makes its images smaller needs several blocks, with something in between (lesson 11).
+# In the residual stack the change is larger than what came in, and given $a + b$ nobody can tell $a$ from $b$.
+# And addition asks for equal channels, as the lecture says; concatenation does not. Both want height and width to
+# agree, so a network that makes its images smaller needs several blocks, with something in between (lesson 11).
 
 # %% [markdown] id="count"
 # ## Counting the connections
-# A connection is a pair: something that exists, and a layer that takes it.
+#
+# A connection is a pair: one of $x_0, x_1, \dots$, and a layer that takes it.
 
 # %% [markdown] id="predict-count"
 # **Predict.** A block of twelve layers, as in DenseNet-40. A plain stack has twelve connections, one into each
@@ -235,8 +233,8 @@ claim("residual: size of the change over the size of what came in", change, 1.5,
 # - (c) 144
 
 # %% [markdown] id="count-words"
-# We do not trust the formula and count in a real block. For each layer we give it every earlier result as a
-# separate Tensor, go back from what it returns, and see who gets a gradient.
+# We count in a real block. For each layer we give it every earlier result as a separate Tensor, go back from what
+# it returns, and see who gets a gradient.
 
 
 # %% id="count-code"
@@ -276,21 +274,21 @@ claim("feature maps that layer 5 takes", five[4].sum(), 8 + 4 * 4, 8 + 4 * 4)
 
 # %% [markdown] id="why-count"
 # It is (b). Layer 1 takes $x_0$ alone, layer 2 takes two, layer $L$ takes $L$: $1 + 2 + \dots + L = L(L+1)/2$, 15
-# for five layers and 78 for twelve. How to read the picture: each row is a layer, each field a connection; rows
-# add up to the channels that the layer sees. A residual stack would fill this triangle too if one unrolled its
+# for five layers and 78 for twelve. How to read the picture: each row is a layer, each field a connection; a row
+# adds up to the channels that the layer sees. A residual stack would fill this triangle too if one wrote out its
 # sums. The difference is that a dense layer has *weights of its own* for each field, and can take from $x_2$
 # something else than from $x_3$.
 
 # %% [markdown] id="ways"
-# ## Ways, again
+# ## Paths, again
 #
-# Lesson 09 counted $2^n$ ways through $n$ residual units. Count those through a dense block, from $x_0$ to the
-# result: a way may jump from any feature map to any later layer.
+# Lesson 09 counted $2^n$ paths through $n$ residual units. Count those through a dense block, from $x_0$ to the
+# result: a path may jump from any feature map to any later layer.
 
 # %% [markdown] id="predict-ways"
 # **Predict.** Through a block of twelve dense layers lead, compared with twelve residual units,
 #
-# - (a) fewer ways
+# - (a) fewer paths
 # - (b) exactly as many, of each length
 # - (c) more: 78 connections against 24
 
@@ -299,16 +297,16 @@ dense_12, residual_12 = dense_ways(12), residual_ways(12)
 print("length  ", *(f"{n:4}" for n in range(13)))
 print("dense   ", *(f"{n:4}" for n in dense_12))
 print("residual", *(f"{n:4}" for n in residual_12))
-claim("ways through twelve dense layers", sum(dense_12), 4096, 4096)
+claim("paths through twelve dense layers", sum(dense_12), 4096, 4096)
 claim(
     "lengths at which dense and residual differ", sum(a != b for a, b in zip(dense_12, residual_12, strict=True)), 0, 0
 )
 
 # %% [markdown] id="why-ways"
-# It is (b). A way through a dense block is a choice of layers, those it stops at, and any choice will do:
-# $2^{12}$. Seen as ways, the network is a ResNet. The paper says it too: "Superficially, DenseNets are quite
-# similar to ResNets", equation 2 differs from equation 1 only in the brackets (§5). What differs is what is *on*
-# the ways: nothing is summed on the way forward, and each layer is narrow.
+# It is (b). A path through a dense block is a choice of layers, those it stops at, and any choice will do:
+# $2^{12}$. Seen as paths, the network is a ResNet. The paper says it too: "Superficially, DenseNets are quite
+# similar to ResNets", as equation 2 differs from equation 1 only in concatenating instead of summing (§5). What
+# differs is what is *on* the paths: nothing is summed on the way forward, and each layer is narrow.
 #
 # Backwards there is a sum all the same. Each feature map is used by every later layer, and lesson 01 says what
 # happens to what is used many times.
@@ -321,8 +319,7 @@ claim(
 #
 # $$x_l = W_l\,[x_0, x_1, \dots, x_{l-1}], \qquad y = [x_0, x_1, \dots, x_L].$$
 #
-# Given $dy = \partial L/\partial y$, return $\partial L/\partial x_0$. This is what `dense_block` and its
-# concatenations do in the engine, in one loop.
+# Given $dy = \partial L/\partial y$, return $\partial L/\partial x_0$.
 
 
 # %% id="x3-stub"
@@ -344,8 +341,8 @@ def back_through_block(dy, weights):
 # <details>
 # <summary>Another hint</summary>
 #
-# $W_l$ has as many columns as there were channels before layer $l$: `c = W.shape[1]`. So the layer's own part of
-# the gradient is `d[c : c + k]`, and what it hands back belongs to `d[:c]`, added to what is there.
+# `W.shape` is $k$ and the number of channels before the layer, so it says where the layer's own part of the
+# gradient begins and ends. What the layer hands back belongs to all that lies before, added to what is there.
 #
 # </details>
 
@@ -387,8 +384,8 @@ def back_through_a_dense_block():
 # %% [markdown] id="direct"
 # ## How far is the loss?
 #
-# In your solution `d` began as `dy`: something arrives at *every* layer with no other layer in between. On top of
-# a dense block stands a classifier, and it sees all feature maps, the first layer's as well as the last one's.
+# In exercise 3, $dy$ itself brings something to *every* layer with no other layer in between. On top of a dense
+# block stands a classifier, and it sees all feature maps, the first layer's as well as the last one's.
 #
 # We measure it in a block of 42 layers with $k = 8$. For each layer's result $x_l$: the part of its gradient that
 # comes **directly**, its slice of what arrives at the last concatenation; and the whole, with what all later
@@ -412,7 +409,7 @@ for each in (*features, result):
 logits = net.classifier(F.global_avg_pool2d(F.relu(net.features.norm5(result))))
 F.cross_entropy(logits, labels).backward()
 
-direct = [float(np.linalg.norm(result.grad[:, start : start + 8])) for start in range(8, 344, 8)]
+direct = [float(np.linalg.norm(result.grad[:, start : start + 8])) for start in range(8, 8 + 42 * 8, 8)]
 whole = [float(np.linalg.norm(x_l.grad)) for x_l in features[1:]]
 curves(
     range(1, 43),
@@ -432,9 +429,9 @@ claim("first layer: whole over direct", whole[0] / direct[0], 3, 25, seen=(7.22,
 
 # %% [markdown] id="why-direct"
 # It is (a). To the classifier no layer is further away than another. The paper calls it **implicit deep
-# supervision** (§5): Deeply Supervised Nets hang a classifier of its own upon every hidden layer, so that each
-# gets a strong signal; in a DenseNet "a single classifier on top of the network provides direct supervision to
-# all layers through at most two or three transition layers".
+# supervision** (§5). Deeply Supervised Nets hang a classifier of its own upon every hidden layer; in a DenseNet
+# "a single classifier on top of the network provides direct supervision to all layers through at most two or
+# three transition layers".
 #
 # How to read the picture: the upper line is all that arrives. At layer 42 the lines meet, since nobody used what
 # it made. Further to the left a feature map has more and more users, and each hands something back: `+=`,
@@ -443,10 +440,10 @@ claim("first layer: whole over direct", whole[0] / direct[0], 3, 25, seen=(7.22,
 # %% [markdown] id="flow"
 # ## Gradient flow at 42 layers
 #
-# Now the comparison that lesson 09 left open. Untrained stacks of 42 convolutions, digits, and the gradient of
-# each layer's *weights*. Plain and residual stacks have 12 channels, the dense one $k = 8$. (The dense one has
-# more weights by far; here we look at how evenly the gradient is spread, not at who learns better.) And for
-# remembrance a plain stack of sigmoids, without batch norm, as in lesson 04.
+# Untrained stacks of 42 convolutions, digits, and the gradient of each layer's *weights*. Plain and residual
+# stacks have 12 channels, the dense one $k = 8$. (The dense one has more weights by far; we look at how evenly
+# the gradient is spread, not at who learns better.) And as a reminder of lesson 04, a plain stack of sigmoids
+# without batch norm.
 
 # %% [markdown] id="predict-flow"
 # **Predict.** The ratio first/last is hundreds in the plain stack. In the dense one it will be
@@ -494,38 +491,37 @@ eighty = flow_of(stack(**kinds["sigmoid, no batch norm"], depth=80, seed=SEED), 
 claim("sigmoid without batch norm, 80 layers: gradient of the first", eighty[0], 0, 0)
 
 # %% [markdown] id="why-flow"
-# It is (a). The sigmoid stack is not in the picture: its first layer gets some $10^{-28}$ of the last one's
-# gradient, and with 80 layers the float32 number is exactly 0.0 (lesson 04, with convolutions). The plain stack
-# explodes by lesson 08's factor. The residual one has a slope left, a factor of several. The dense one is level.
+# It is (a). How to read the picture: a line that rises to the left explodes. The plain stack does, as in lesson
+# 08. The residual one has a slope left, a factor of several. The dense one is level. The sigmoid stack is not in
+# the picture: its first layer gets some $10^{-28}$ of the last one's gradient, and with 80 layers the float32
+# number is exactly 0.0.
 #
-# Two honest remarks. The level line is of the *weights*. Of what the layers return (second column of the table,
+# One honest remark. The level line is of the *weights*. Of what the layers return (second column of the table,
 # and the picture before), the gradient falls about tenfold from left to right in the dense stack, and somewhat
-# more in the residual one. The weights come out level because an early layer's kernel is small and a late layer's
-# large: it has so many more inputs, and the norm adds up over them. And "untrained" is all that was looked at.
-# The point that stands is the comparison with the first line: no step of any layer is hundreds of times too large
-# for the others.
+# more in the residual one. But layer 42 sees 336 channels and layer 1 sees 8. The norm of a kernel's gradient
+# adds up over them, and $\sqrt{336/8} \approx 6.5$ takes back most of the ten. What stands is the comparison with
+# the plain stack: no layer's step is hundreds of times too large for the others.
 
 # %% [markdown] id="differs-20-27"
 # **Lecture and paper differ.** Two small things, both in the lecture's part on dense blocks.
 #
-# *Number 20.* Beside the composite function the lecture writes that *after the layers have been summed*, they go
-# through the non-linear $H$. Nothing is summed. "We never combine features through summation before they are
-# passed into a layer; instead, we combine features by concatenating them" (§1), and its own equation a few lines
-# above has the square brackets.
+# It writes that *after the layers have been summed*, they go through the non-linear $H$. Nothing is summed. "We
+# never combine features through summation before they are passed into a layer; instead, we combine features by
+# concatenating them", says the paper (§1), and the lecture's own equation a few lines above has the square
+# brackets.
 #
-# *Number 27.* The comment in its code of the first block reads `# 96 -> 128 -> 160 -> 192 -> 224 -> 256`. These
-# are the channels *after* each concatenation. What comes in is 64, as you saw, and what the six layers see is 64,
-# 96, …, 224. Both lists have six numbers, so it is easy to take one for the other.
+# The comment in its code of the first block reads `# 96 -> 128 -> 160 -> 192 -> 224 -> 256`. These are the
+# channels *after* each concatenation. What the six layers see is 64, 96, …, 224, as you saw. Both lists have six
+# numbers, so it is easy to take one for the other.
 
 # %% [markdown] id="break-it"
 # ## Break it
 #
-# - In `dense_block`'s definition (below), what would happen with `features = []` instead of `[x]`? Try it with
-#   your `my_block`: which message do you get, and from which function?
-# - In "kept-run", replace the dense block by 12 layers that see only the *last* two results. Is $x_0$ still in
-#   the result? How many connections are left, of 78?
-# - In "direct-run", set `net.features.norm5.weight.data[8:16] = 0`. The classifier no longer sees layer 1. What
-#   becomes of its direct gradient, and of the whole? Which ways are left?
+# - In exercise 2, begin with `features = []` instead of `[x]`: which message do you get, and from which function?
+# - On paper: twelve layers of which each sees only the *last two* results, and the block returns the last two. Is
+#   $x_0$ still in the result? How many connections are left, of 78?
+# - In "direct-run", set `net.features.norm5.weight.data[8:16] = 0` after the first line. The classifier no longer
+#   sees layer 1. What becomes of its direct gradient, and of the whole? Which paths are left?
 
 # %% [markdown] id="summary"
 # ## Three lines to keep
@@ -541,17 +537,16 @@ claim("sigmoid without batch norm, 80 layers: gradient of the first", eighty[0],
 # ## What the lecture and the papers say
 #
 # **The lecture** is right in what it says of the two operations: ResNets add, which asks for equal channels,
-# DenseNets lay side by side, which does not, and so old information stays as it was. It says that gradients reach
-# further than in a ResNet. In our stacks that was so for the weights, and not for what layers return.
+# DenseNets lay side by side, which does not, and so old information stays as it was.
 #
 # **Huang et al. 2017** introduce equation 2 in §3 and count the $L(L+1)/2$ connections in §1. They give the
-# improved flow of gradients as the reason why DenseNets are easy to train: "each layer has direct access to the
+# improved flow of gradients as a reason why DenseNets are easy to train: "each layer has direct access to the
 # gradients from the loss function and the original input signal, leading to an implicit deep supervision" (§1).
-# They print no measurement of gradients. Ours is ours.
+# They print no measurement of gradients; ours are ours.
 #
-# **The connections are not free.** A concatenation copies its inputs, so a block of $L$ layers written as above
-# keeps a number of copies that grows with $L^2$. Lesson 16 does something about it, and the authors wrote a
-# report on it (Pleiss et al. 2017).
+# **The connections are not free.** A concatenation copies its inputs, so in a block of $L$ layers written as
+# above the memory for copies grows with $L^2$. The authors wrote a report on it (Pleiss et al. 2017); lesson 16
+# does something about it.
 #
 # **Limits of what was measured here.** One block, images of 8 × 8 pixels, one batch of 64, before the first step
 # of training. Whether level gradients mean better accuracy is another question: lesson 15 trains plain, residual

@@ -6,7 +6,7 @@
 #
 # Nothing is trained here. You count channels, then weights, and each count is held against a network that
 # minidense has built. At the end you have a function of a dozen lines that tells the size of any DenseNet for
-# small images to the last parameter. With it you can plan one for the machine that you have.
+# small images to the last parameter.
 
 # %% id="imports" tags=["setup"]
 import inspect
@@ -34,9 +34,9 @@ from minidense.plots import Picture, curves, several
 # **geometrically**: they double at each pooling, until they stay at 512.
 
 # %% [markdown] id="predict-channels"
-# **Predict.** DenseNet with $L = 100$ and $k = 12$ has three blocks of 32 layers, 16 channels from its first
-# convolution, and neither B nor C. VGG never has more than 512 channels. How many does the classifier of this
-# DenseNet read?
+# **Predict.** A plain DenseNet (neither B nor C) with $L = 100$ and $k = 12$ has three blocks of 32 layers, one
+# after the other; 16 channels come from its first convolution, and between the blocks none are lost. VGG never
+# has more than 512 channels. How many does the classifier of this DenseNet read?
 #
 # - (a) about a hundred: $k$ is small, and that is the point of it
 # - (b) about as many as VGG's, 500
@@ -85,25 +85,23 @@ claim("weights of DenseNet's largest convolution", most["DenseNet, L = 100, k = 
 
 # %% [markdown] id="why-channels"
 # It is (c): $16 + 96 \cdot 12 = 1168$. How to read the picture: left, the straight line is growth by addition,
-# the stairs are doubling; right, the same layers by the weights they need, each mark on the scale ten times the
-# one below.
+# the stairs are doubling; right, the same layers by the weights they need, each labelled mark ten times the one
+# below.
 #
 # So DenseNet is *not* a network with few channels. What is small is what each layer has to **make**. A 3×3
 # convolution from $c$ channels to $f$ has $9cf$ weights. When VGG doubles, both factors double and the layer has
 # four times the weights. In a DenseNet $f = k$ stays where it is, and a layer's weights grow no faster than its
-# channels. The paper calls such layers narrow: the feature maps before are the network's "collective knowledge",
-# and each layer adds a little to it.
+# channels.
 
 # %% [markdown] id="differs-19"
 # **Lecture and paper differ.** The lecture gives VGG's channels as 32, 64, 128, 256, … The networks of Simonyan &
-# Zisserman have 64, 128, 256, 512, 512. The point stands, growth by multiplication against growth by addition,
-# but the sequence begins twice as wide and stops doubling at 512; the left panel counts it from a network that
-# was built.
+# Zisserman have 64, 128, 256, 512, 512, as the left panel counts. The point, multiplication against addition,
+# stands.
 
 # %% [markdown] id="growth"
 # ## What the growth rate costs
 #
-# Each layer has $9ck$ weights, and $c$ is made of $k$'s itself.
+# A layer has $9ck$ weights, and $c$ itself comes from $k$.
 
 # %% [markdown] id="predict-growth"
 # **Predict.** Double the growth rate from 12 to 24. The parameters of the network grow by a factor of
@@ -135,16 +133,14 @@ claim("factor for twice the growth rate, to two digits", round(wide / densenet.p
 
 # %% [markdown] id="why-growth"
 # It is (b): what goes in doubles and what comes out doubles. (Not quite four, because the 16 channels of the
-# first convolution do not double, and batch norm and classifier grow only with $c$.) On axes that are both
-# logarithmic, a law like $k^2$ is a straight line whose slope is 2: all four lines run side by side, and the
-# letters B and C move them down without turning them. The paper prints 7.0 and 27.2 M for the two networks (Table
-# 2).
+# first convolution do not double, and batch norm and classifier grow only with $c$.) How to read the picture: on
+# axes that are both logarithmic, a law like $k^2$ is a straight line of slope 2. All four lines run side by side;
+# B and C move them down without turning them. The paper prints 7.0 and 27.2 M for the two networks (Table 2).
 #
-# Depth acts in the same way: twice the layers in a block, and the last of them reads twice as much. $L$ and $k$
-# are two handles of about the same strength.
+# Depth acts in the same way: with twice the layers in a block, the last of them reads twice as much.
 
 # %% [markdown] id="bottleneck"
-# ## B: pay 4k at the door
+# ## B: a fee at the door
 #
 # In the last layers of a block, 3×3 convolutions with nine weights for every channel read hundreds of channels.
 # DenseNet-B puts a 1×1 convolution in front, which first makes $4k$ channels of them, whatever $c$ is (§3,
@@ -153,8 +149,7 @@ claim("factor for twice the growth rate, to two digits", round(wide / densenet.p
 # $$\underbrace{9\,c\,k}_{\text{3×3: } c \to k} \qquad \text{against} \qquad
 # \underbrace{4\,c\,k}_{\text{1×1: } c \to 4k} + \underbrace{9 \cdot 4k \cdot k}_{\text{3×3: } 4k \to k} = 4ck + 36k^2$$
 #
-# The second is smaller when $5ck > 36k^2$, so when $c > 7.2\,k$. What the bottleneck does is to trade a slope of
-# $9k$ for one of $4k$, at an entrance fee of $36k^2$.
+# The bottleneck trades a slope of $9k$ for one of $4k$, at an entrance fee of $36k^2$.
 
 # %% [markdown] id="predict-bottleneck"
 # **Predict.** The first layer of DenseNet-BC (k = 12) reads 24 channels. With its bottleneck it has
@@ -186,23 +181,24 @@ claim("layers of DenseNet-BC (100, 12)", bc["dense_layers"], 48, 48)
 claim("of which the bottleneck makes smaller", bc["bottlenecks_that_pay"], 42, 42)
 
 # %% [markdown] id="why-bottleneck"
-# It is (c): $4 \cdot 24 \cdot 12 + 36 \cdot 144 = 6336$ weights instead of $9 \cdot 24 \cdot 12 = 2592$. A
-# bottleneck is worth its fee only to a layer that reads enough, from 87 channels on when $k = 12$. In DenseNet-BC
-# (100, 12) that holds for 42 of the 48 layers. The six others stand at the beginning of block 1; blocks 2 and 3
-# begin with 108 and 150 channels, past the crossing.
+# It is (c): $4 \cdot 24 \cdot 12 + 36 \cdot 144 = 6336$ weights instead of $9 \cdot 24 \cdot 12 = 2592$. How to
+# read the picture: where a line starts is the fee, its slope the price of each channel. They cross where $5ck =
+# 36k^2$, at $c = 7.2\,k$, so for $k = 12$ a bottleneck saves weights from 87 channels on. In DenseNet-BC (100,
+# 12) that holds for 42 of the 48 layers. The six others stand at the beginning of block 1; blocks 2 and 3 begin
+# with 108 and 150 channels, past the crossing.
 
 # %% [markdown] id="differs-22"
 # **Lecture and paper differ.** The lecture says that the 1×1 convolution reduces the number of channels that are
-# multiplied, and so the parameters. As a rule without a condition this is false: where $c < 4k$ the "bottleneck"
-# even *widens*, from 24 channels to 48 in the first layer, and below $7.2k$ it adds weights. The paper promises
-# less: "to reduce the number of input feature-maps, and thus to improve computational efficiency" (§3). For long
-# blocks both are right.
+# multiplied, and so the parameters. Without a condition this is false: where $c < 4k$ the "bottleneck" even
+# *widens*, from 24 channels to 48 in the first layer, and below $7.2k$ it adds weights. The paper promises less:
+# "to reduce the number of input feature-maps, and thus to improve computational efficiency" (§3).
 
 # %% [markdown] id="predict-b"
 # **Predict.** With B, the 6,979,642 parameters of $L = 100$, $k = 12$ become 1,210,066. What does most of this?
 #
 # - (a) the 1×1 convolutions: the last layers of a block are the large ones, and there they pay best
-# - (b) something else
+# - (b) the depth: the 1×1 convolutions count in $L$ too, so fewer dense layers are left
+# - (c) both do about the same
 
 # %% id="b-run"
 with init.undrawn():
@@ -223,18 +219,18 @@ claim(
 
 # %% [markdown] id="why-b"
 # It is (b). $L$ counts **convolutions**, and with B a dense layer has two of them. At the same $L$ there are half
-# as many layers, each block grows half as far, and (see above) half the depth means about a quarter of the
-# weights. That is the step from 7.0 to 1.8 million. The 1×1 convolutions themselves save a third of what is left.
-# A fair sentence about B compares networks of equal accuracy, not of equal $L$; Figure 4 of the paper does, and
-# lesson 15 draws it again.
+# as many layers, each block grows half as far, and half the depth means about a quarter of the weights. That is
+# the step from 7.0 to 1.8 million. The 1×1 convolutions themselves save a third of what is left. A fair sentence
+# about B compares networks of equal accuracy, not of equal $L$; Figure 4 of the paper does, and so does lesson
+# 15.
 
 # %% [markdown] id="depth"
 # ## What L counts
 #
 # Three blocks of $n$ layers each. Outside of them stand four layers with weights: the first convolution, two
 # transitions and the classifier. So $L = 3n + 4$, and with two convolutions in each dense layer $L = 6n + 4$. $L
-# = 100$ works for both: $n = 32$ and $n = 16$. Batch norm has parameters too, but does not count as a layer, as
-# is the custom.
+# = 100$ works for both: $n = 32$ and $n = 16$. Batch norm has parameters too, but by custom does not count as a
+# layer.
 
 # %% [markdown] id="x1"
 # ## Exercise 1: a dense layer
@@ -277,7 +273,7 @@ def parameters_of_a_dense_layer():
                 wanted = kind(c, k, 0.0).parameter_count()
             got = layer_parameters(c, k, bottleneck)
             assert got == wanted, (
-                f"c = {c}, k = {k}, {'with' if bottleneck else 'without'} bottleneck: built, it has {wanted:,} parameters; you say {got:,}"
+                f"c = {c}, k = {k}, {'with' if bottleneck else 'without'} bottleneck: built, it has {wanted:,} parameters; you say {got}"
             )
 
 
@@ -336,12 +332,13 @@ claim("parameters that it saves in the classifier", saved["classifier"], 2580, 2
 
 # %% [markdown] id="why-compression"
 # It is (b). How to read the picture: left, the lines part at the first transition, and from there DenseNet-BC
-# stays below; the area between the lines on the right is what it saves. The transitions themselves give back
-# 145,008 parameters, blocks 2 and 3 twice as much, 292,800, and block 1 nothing, because nobody has compressed
-# anything before it. A channel that is not carried on needs no weights in any layer behind.
+# stays below; right, the area between the lines is what it saves. The two peaks are the transitions. High as they
+# are, they are only two, and give back 145,008 parameters; the 32 layers of blocks 2 and 3 give back twice as
+# much, 292,800, and block 1 nothing, because nothing was compressed before it. A channel that is not carried on
+# needs no weights in any later layer.
 #
-# Note also what is *not* lost: compression is a 1×1 convolution with weights of its own. It does not pick half of
-# the channels, it makes $\lfloor\theta m\rfloor$ mixtures of all of them, and training decides which.
+# Compression does not pick half of the channels: its 1×1 convolution makes $\lfloor\theta m\rfloor$ mixtures of
+# all of them, and training decides which.
 
 # %% [markdown] id="order"
 # ## The order inside a transition
@@ -382,18 +379,17 @@ claim("channels that the transition's batch norm sees", len(transition.norm.weig
 
 # %% [markdown] id="differs-2"
 # **Lecture and paper differ.** The lecture's code has its transition as Conv1×1-BN-ReLU-pooling. In the paper's
-# text it is "a batch normalization layer and an 1×1 convolutional layer followed by a 2×2 average pooling layer",
-# and in the authors' code BN-ReLU-Conv1×1-pooling; the text leaves the ReLU out. You can see which one you have
-# before you: the batch norm of our transition has 216 channels, all that the block hands over, where the
-# lecture's has the 108 that are kept. And with the lecture's order, whose ReLU stands between convolution and
-# pooling, the swap above is not free. Lesson 12 is about what such an order means.
+# text it is "a batch normalization layer and an 1×1 convolutional layer followed by a 2×2 average pooling layer";
+# the authors' code has a ReLU behind the batch norm. You can see which one you have before you: the batch norm of
+# our transition has 216 channels, all that the block hands over, where the lecture's has the 108 that are kept.
+# With the lecture's order, whose ReLU stands between convolution and pooling, the swap above is not free.
 
 # %% [markdown] id="x2"
 # ## Exercise 2: the saw
 #
-# Write down the channels of a whole network, at every place where they change direction: after the first
-# convolution, after each block, after each transition (there is none behind the last block). Blocks may have
-# different lengths, as on ImageNet.
+# Write down the channels of a whole network, wherever they change direction: after the first convolution, after
+# each block, after each transition (none behind the last block). Blocks may have different lengths, as on
+# ImageNet.
 
 
 # %% id="x2-stub"
@@ -443,16 +439,19 @@ def channels_of_a_network():
     }
     for name, (arguments, wanted) in known.items():
         got = channels_along(*arguments)
-        assert list(got) == wanted, f"{name}: the channels are {wanted}, you say {list(got)}"
-        assert all(isinstance(each, int) for each in got), f"{name}: channels are whole numbers, got {list(got)}"
+        assert isinstance(got, list), f"return a list of channels; you return {got!r}"
+        assert got == wanted, f"{name}: the channels are {wanted}, you say {got}"
+        assert all(isinstance(each, (int, numpy.integer)) for each in got), (
+            f"{name}: channels are whole numbers, got {got}"
+        )
 
 
 # %% [markdown] id="x3"
 # ## Exercise 3: the size of any DenseNet
 #
-# Now all of it: a function that tells the parameters of a DenseNet for 32×32 images with three colours, without
-# building it. Parts in order: 3×3 convolution from 3 channels to `stem`; three equal blocks; transitions behind
-# the first two (BN, 1×1 convolution); a last BN; a linear layer with a bias for each class.
+# Now all of it: the parameters of a DenseNet for 32×32 images with three colours, without building it. Parts in
+# order: 3×3 convolution from 3 channels to `stem`; three blocks of equally many layers; transitions behind the
+# first two (BN, 1×1 convolution); a last BN; a linear layer with a bias for each class.
 
 
 # %% id="x3-stub"
@@ -466,7 +465,7 @@ def densenet_parameters(depth, k, *, stem, bottleneck, theta, classes=10):
 # <summary>Hint</summary>
 #
 # Two numbers run along: `c`, the channels that there are now, and `total`. How many layers a block has follows
-# from $L = 3n + 4$ or $L = 6n + 4$.
+# from $L = 3n + 4$ or $L = 6n + 4$. What one layer has, `layer_parameters` of exercise 1 tells you.
 #
 # </details>
 
@@ -519,7 +518,7 @@ def parameters_of_any_densenet():
         wanted, got = model.parameter_count(), densenet_parameters(depth, k, stem=stem, theta=theta, **how)
         assert got == wanted, (
             f"L = {depth}, k = {k}, stem = {stem}, bottleneck = {bottleneck}, θ = {theta}, {classes} classes: built, it has {wanted:,} "
-            f"parameters; you say {got:,}"
+            f"parameters; you say {got}"
         )
 
 
@@ -527,8 +526,8 @@ def parameters_of_any_densenet():
 # ## Break it
 #
 # - Ask for `models.densenet(depth=101)`. Which depths does the message offer, and why those?
-# - Set the factor of the bottleneck to $k$ or to $16k$ instead of $4k$, on paper: where is the crossing then?
-#   (With a factor $r$: $9ck$ against $rck + 9rk^2$.) From which $r$ on can a bottleneck never pay?
+# - Give the bottleneck $rk$ channels instead of $4k$, on paper: $9ck$ against $rck + 9rk^2$. Where is the
+#   crossing for $r = 1$? From which $r$ on can a bottleneck never pay?
 # - In "order-run", replace the average pooling by `F.max_pool2d`. Does it still commute with the 1×1 convolution?
 #   Which property of the mean is gone?
 
@@ -545,23 +544,20 @@ def parameters_of_any_densenet():
 # ## What the lecture and the papers say
 #
 # The counts agree with the paper's Table 2: 7.0 M, 27.2 M and, for DenseNet-BC (100, 12), 0.8 M. Printed there
-# beside them are the errors on CIFAR-10 with augmentation: 4.10 % for 7.0 M and 4.51 % for 0.8 M. Those are the
-# paper's; this lesson has measured no accuracy at all, and parameters alone do not say which network is better.
-# Lesson 15 trains some.
+# beside them are the errors on CIFAR-10 with augmentation: 4.10 % for 7.0 M and 4.51 % for 0.8 M. This lesson has
+# measured no accuracy at all, and parameters alone do not say which network is better. Lesson 15 trains some.
 #
-# The paper has two sentences that you can now read with a pencil. "DenseNet layers are very narrow (e.g., 12
-# filters per layer)" (§1), and "a relatively small growth rate … is sufficient" (§3). It explains the bottleneck
-# by computational efficiency, for which $c$ must exceed the same $7.2k$: every weight of a convolution is used
-# once at each pixel.
+# The paper explains the bottleneck by computational efficiency. For the multiplications $c$ must exceed the same
+# $7.2k$, because every weight of a convolution is used once at each pixel.
 
 # %% [markdown] id="differs-28-29"
 # **Lecture and paper differ.** The lecture describes the ImageNet network alone, and says nothing of the
 # DenseNets for CIFAR on which most of the paper's table rests: 16 channels in the first convolution, or $2k$ with
 # BC; three equal blocks; $L = 3n + 4$ or $6n + 4$. (The authors' published code has $2k$ for all of them, and
-# 7,083,538 parameters for $L = 100$, $k = 12$, which would have been printed as 7.1 M.) The lecture also says
-# that the DenseNet-C used in the experiments has $\theta = 0.5$. The paper says so of both: $\theta = 0.5$
-# wherever there is compression. But what its tables report is DenseNet-**BC**; C alone occurs only as a curve in
-# the left panel of Figure 4. By your count it has 4,013,370 parameters at $L = 100$, $k = 12$.
+# 7,083,538 parameters for $L = 100$, $k = 12$, which would be printed as 7.1 M.) The lecture also says that the
+# experiments use DenseNet-C with $\theta = 0.5$. The value is right, but what the paper's tables report is
+# DenseNet-**BC**; C alone occurs only as a curve in the left panel of Figure 4. It has 4,013,370 parameters at $L
+# = 100$, $k = 12$.
 
 # %% id="variants-claim"
 claim("parameters of DenseNet-C, L = 100, k = 12", networks["DenseNet-C"]["parameters"], 4_013_370, 4_013_370)

@@ -4,9 +4,9 @@
 # **twins** stood in for them, and on another machine, with another array library, a third version would have.
 #
 # There are two ways to be faster: run the same code on other hardware, or run other code that gives the same
-# numbers. Both go wrong in the same quiet manner. A clock that is read too early shows a wonderful speed. A
-# derivation with a forgotten term still trains, only a little worse. So this lesson is about speed for one half
-# and about **not fooling yourself** for the other.
+# numbers. Both go wrong in the same quiet manner. A clock shows a wonderful speed that nobody has. A derivation
+# with a forgotten term still trains, only a little worse. So this lesson is about speed for one half and about
+# **not fooling yourself** for the other.
 #
 # You need no GPU. Where one is there, the lesson uses it; where none is, you get a pretended one, which shows the
 # one thing that matters about it.
@@ -18,6 +18,7 @@ import queue
 import statistics
 import threading
 import time
+import types
 
 import numpy as np
 
@@ -51,8 +52,8 @@ rng = np.random.default_rng(SEED)
 # That is all there is to minidense's `device='gpu'`: a model whose parameters are CuPy arrays, and operations
 # that ask. `minidense train --device gpu` says so on the command line, `model.to('gpu')` in Python. Two rules
 # make it work. **Arrays of both kinds never meet** in one operation: somebody would have to copy, and copying
-# between the two memories is the slowest thing there is, so CuPy refuses. And **nothing comes back unasked**: a
-# number that Python wants to look at has to be fetched.
+# between the two memories is slow, so CuPy refuses. And **nothing comes back unasked**: a number that Python
+# wants to look at has to be fetched.
 
 # %% [markdown] id="pretended"
 # Here is a pretended GPU that has both rules. It is a thread with a queue. Calling one of its functions puts the
@@ -68,17 +69,27 @@ class Machine:
     def __init__(self):
         self.launches = self.waits = 0
         self.todo = queue.SimpleQueue()
+        self.linalg = types.SimpleNamespace(norm=functools.partial(self.launch, np.linalg.norm))
         threading.Thread(target=self.work, daemon=True).start()
 
     def work(self):
         while True:
             result, function, args, kwargs = self.todo.get()
             try:
-                result.value = function(*[a.value if isinstance(a, Remote) else a for a in args], **kwargs)
+                result.value = function(*self.arrived(args), **kwargs)
             except Exception as error:  # noqa: BLE001  it is told to whoever fetches the result
                 result.error = error
             result.done_at = time.perf_counter()
             result.done.set()
+
+    def arrived(self, args):
+        """The arrays behind the promises, in lists of them too. The queue has kept the order, so they are computed."""
+        failed = [a.error for a in args if isinstance(a, Remote) and a.error]
+        if failed:
+            raise failed[0]
+        return [
+            a.value if isinstance(a, Remote) else self.arrived(a) if isinstance(a, list | tuple) else a for a in args
+        ]
 
     def launch(self, function, *args, **kwargs):
         if any(isinstance(a, np.ndarray) for a in args):
@@ -175,7 +186,7 @@ except TypeError as error:
     print("TypeError:", error)
 
 # %% [markdown] id="clocks"
-# ## A clock that is read too early
+# ## What the clock says
 #
 # Now time twenty matrix products on the machine, as everybody does at first: look at the clock, call, look at the
 # clock.
@@ -267,8 +278,17 @@ def clipped(gradients, limit):
 # <details>
 # <summary>Hint</summary>
 #
-# `xp = library_of(gradients[0])`. The squares of one array are `(g * g).sum()`, and Python's `sum` adds several
-# such numbers, on either side. `xp.minimum` is the `if` that does not look.
+# `xp = library_of(gradients[0])`. Take the norm as an array with a single number in it, and leave it where it is.
+# The `if` hides in the formula: Python's `min` looks at its arguments, `xp.minimum` does not.
+#
+# </details>
+
+# %% [markdown] id="x1-hint-2"
+# <details>
+# <summary>Another hint</summary>
+#
+# The squares of one array are `(g * g).sum()`, and Python's `sum` adds several such numbers, on either side. Then
+# comes `xp.sqrt`.
 #
 # </details>
 
@@ -359,10 +379,12 @@ claim("operations in a forward pass of DenseNet-BC (100, 12), by the definitions
 claim("the same with minidense's twins", steps_of_twins, 3, 20)
 
 # %% [markdown] id="why-launch"
-# It is (c): one call costs as much as thousands of additions. So few large steps beat many small ones. A forward
-# pass of DenseNet-BC (L = 100, k = 12) takes 353 operations as it is written, each of them one or more calls. The
-# twins do whole blocks in one operation. On a GPU they make 575 launches for a training step, forward and
-# backward (counted, see `docs/gpu.md`), note them down as a graph and hand over all of them with one call.
+# It is (c): one call costs as much as hundreds of additions, often thousands. In the picture, where both axes
+# count factors, the line falls for as long as the call is what you pay for, and lies flat where it is the
+# additions. So few large steps beat many small ones. A forward pass of DenseNet-BC (L = 100, k = 12) takes 353
+# operations as it is written, each of them one or more calls. The twins do whole blocks in one operation. On a
+# GPU they make 575 launches for a training step, forward and backward (counted, see `docs/gpu.md`), note them
+# down as a graph and hand over all of them with one call.
 
 # %% [markdown] id="x2"
 # ## Exercise 2: a fair race
@@ -520,9 +542,10 @@ claim(
 )
 
 # %% [markdown] id="why-once"
-# It is (b): $\sum_{l} (24 + 12\,l) = 1{,}824$ for 216 channels. With $L$ layers in a block the definition touches
-# $O(L^2)$ channels and keeps $O(L^2)$ numbers for the backward pass. (The 1×1 convolutions make $4k$ channels in
-# each layer, once; this part is $O(L)$, and at these depths a large one.)
+# (How to read the picture: a line that bends upwards grows faster than the depth.) It is (b): $\sum_{l} (24 +
+# 12\,l) = 1{,}824$ for 216 channels. With $L$ layers in a block the definition touches $O(L^2)$ channels and
+# keeps $O(L^2)$ numbers for the backward pass. (The 1×1 convolutions make $4k$ channels in each layer, once; this
+# part is $O(L)$, and at these depths a large one.)
 #
 # The twin of a dense block keeps all its feature maps in **one buffer**. A layer writes its $k$ channels behind
 # those that are there, so concatenating is free, and their statistics are taken once, when they are written. This
@@ -694,8 +717,8 @@ claim(
 # %% [markdown] id="why-notice"
 # It is (c). Forward twice gives the same results and the same gradients; only the running statistics have taken
 # two steps instead of one, and they are used in evaluation alone. Training looks perfect, while evaluation
-# normalises by other numbers than it should. This is a real bug: whoever saves memory by computing again meets
-# it. Somebody asked about it in the best known memory-efficient DenseNet for PyTorch
+# normalises by an average that forgets twice as fast as it should. This is a real bug: whoever saves memory by
+# computing again meets it. Somebody asked about it in the best known memory-efficient DenseNet for PyTorch
 # (gpleiss/efficient_densenet_pytorch, issue 73); the answer was that the framework's layers ought to be smart
 # enough.
 #
@@ -706,9 +729,10 @@ claim(
 # - `one_pass` is fine around 0 and loses its digits around 300, where $\overline{x^2}$ and $\bar{x}^2$ are nearly
 #   equal and large. `scale_and_shift` stays close to the definition even there. **The examples decide what a test
 #   can see**; minidense's twins bring theirs, nasty ones among them.
-# - The definition itself is not exact in float32, least of all for rows far from 0. So the tolerance is not 0: it
-#   lies well above rounding and well below any forgotten term. minidense takes $10^{-4}$ for float32, and tries
-#   everything once more in float64 with $10^{-10}$.
+# - The definition itself is not exact in float32, least of all for rows far from 0. So the tolerance is not 0.
+#   minidense takes $10^{-4}$ for float32, and tries everything once more in float64 with $10^{-10}$, where
+#   rounding and a forgotten term are much further apart.
+
 
 # %% [markdown] id="registry"
 # The registry is thirty lines. A call of a `@reference` function goes to the first twin that says `fits`;
@@ -823,6 +847,9 @@ class Watched(np.ndarray):
     """An array that counts the rows whose mean or variance is taken."""
 
     rows = 0
+
+    def __array_wrap__(self, array, context=None, return_scalar=False):
+        return np.asarray(array)[()] if return_scalar else np.asarray(array)  # what is computed from it is not watched
 
     def mean(self, *args, **kwargs):
         Watched.rows += len(self)
@@ -945,10 +972,11 @@ print(f"the twin is {ratio:.1f} times as fast here")
 #
 # - In "clock-run", put `float(y.sum())` into the loop. What happens to the two lines of the picture, and what has
 #   become of the queue?
-# - In `example`, let `dy` have no mean (drop the `0.2 +`) and make it the same in all columns. Which mistake
-#   becomes invisible? This is why `dy` is random.
-# - Let `fits` of the registered twin say yes to everything. Which example would you add so that the equivalence
-#   test notices? (Think of rows around 10,000.)
+# - In `example`, subtract from `dy` the mean of each row before it goes into `arrays`. Which mistake becomes
+#   invisible? And why does dβ suddenly look wrong everywhere?
+# - How far from 0 must rows lie before the tolerance of $10^{-4}$ notices `one_pass`? Try `errors(one_pass,
+#   mean)`, and then `errors(norm, mean)` at 10,000. What does that say about comparing in float32?
+
 
 # %% [markdown] id="summary"
 # ## Three lines to keep
@@ -965,9 +993,9 @@ print(f"the twin is {ratio:.1f} times as fast here")
 # may contain memory inefficiencies, for which it refers to a technical report (§4.2). That report is Pleiss et
 # al. 2017, "Memory-Efficient Implementation of DenseNets". Its idea: keep only what the convolutions make; put
 # concatenations and batch norms into memory that all layers share; compute them again for the backward pass. The
-# README of the PyTorch version prints, for DenseNet-BC (100, 12) on a GPU, 2.863 GB and 0.165 s a step for the
-# naive version and 1.605 GB and 0.207 s for the efficient one: memory is bought with time. minidense's twin never
-# makes most of what would have to be computed again.
+# README of the PyTorch version prints, for a DenseNet-BC with 100 layers on a GPU, 2.863 GB and 0.165 s a step
+# for the naive version and 1.605 GB and 0.207 s for the efficient one: memory is bought with time. minidense's
+# twin never makes most of what would have to be computed again.
 #
 # What we counted here (operations, channels, bytes) holds on any machine. What we measured is yours. And what a
 # pretended GPU cannot show is how fast a real one is: it has the queue and the rules, not the arithmetic.
