@@ -4,9 +4,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from . import bench, doctor, experiments, lessons, models_command, predict, summary_command, train
+from . import bench, doctor, experiments, models_command, predict, summary_command, train
 from .command import DONE, WRONG_COMMAND_LINE
 from .config import Parser, nearest
+from .lessons import command as lessons
 from .version import __version__
 
 COMMANDS = {

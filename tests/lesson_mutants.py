@@ -69,15 +69,28 @@ def tried(lesson: Lesson) -> list[Tried]:
     return found
 
 
+class TooLong(BaseException):
+    """Not an Exception: ``check`` would take it for the learner's."""
+
+
+def too_long(signum, frame):
+    raise TooLong
+
+
 def verdict_on(setup: str, answer: str, check: str) -> exercises.Verdict:
     """Of the check, in a namespace of its own."""
     exercises.VERDICTS.clear()
     namespace = {"__name__": "lesson"}
-    signal.alarm(PATIENCE)  # what never ends is no verdict: the process is killed, and says so
-    with contextlib.redirect_stdout(io.StringIO()):
-        for name, source in (("setup", setup), ("answer", answer), ("check", check)):
-            exec(compile(source, f"<{name}>", "exec"), namespace)
-    signal.alarm(0)
+    signal.signal(signal.SIGALRM, too_long)
+    signal.alarm(PATIENCE)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            for name, source in (("setup", setup), ("answer", answer), ("check", check)):
+                exec(compile(source, f"<{name}>", "exec"), namespace)
+    except TooLong:
+        raise AssertionError(f"no verdict within {PATIENCE} s on this answer:\n{answer}") from None
+    finally:
+        signal.alarm(0)
     (verdict,) = exercises.VERDICTS.values()
     return verdict
 

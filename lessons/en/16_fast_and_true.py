@@ -226,7 +226,7 @@ curves(
 )
 
 # %% id="clock-claim"
-claim("what the clock says without waiting, as a share of the truth", too_early / after_waiting, 0, 0.3)
+claim("what the clock says without waiting, as a share of the truth", too_early / after_waiting, 0, 0.3, seen=(0, 0.3))
 
 # %% [markdown] id="why-clock"
 # It is (b). The lower line is Python, which is long gone; the upper one is the machine. Had you stopped the clock
@@ -368,7 +368,9 @@ curves(
 )
 
 # %% id="launch-claim"
-claim("how many times cheaper a number is among 10,000", nanoseconds[0] / nanoseconds[4], 100, 1e5)
+claim(
+    "how many times cheaper a number is among 10,000", nanoseconds[0] / nanoseconds[4], 100, 1e5, seen=(100, 100000.0)
+)
 
 with reference_only():
     model = create("densenet_bc_100_12")
@@ -376,7 +378,7 @@ with reference_only():
     steps_of_definitions = len(history(F.cross_entropy(model(images), np.array([0, 1]))))
 steps_of_twins = len(history(F.cross_entropy(model(images), np.array([0, 1]))))
 claim("operations in a forward pass of DenseNet-BC (100, 12), by the definitions", steps_of_definitions, 353, 353)
-claim("the same with minidense's twins", steps_of_twins, 3, 20)
+claim("the same with minidense's twins", steps_of_twins, 3, 20, seen=(3, 20))
 
 # %% [markdown] id="why-launch"
 # It is (c): one call costs as much as hundreds of additions, often thousands. In the picture, where both axes
@@ -514,7 +516,7 @@ claim("channels whose statistics the definition takes", by_definition, 16 * 24 +
 claim("channels that there are", 24 + 16 * 12, 216, 216)
 means = [layer.norm1.running_mean.data[:24] for layer in layers]
 off = max(abs(m - means[0]).max() for m in means)
-claim("largest difference between what 16 layers found for the same 24 channels", off, 0, 1e-6)
+claim("largest difference between what 16 layers found for the same 24 channels", off, 0, 1e-6, seen=(0, 1e-06))
 
 depths = [16, 22, 40, 64, 100]
 counted = [summarise(create(f"densenet_bc_{depth}_12"), (3, 32, 32)) for depth in depths]
@@ -531,14 +533,21 @@ curves(
 )
 
 # %% id="once-claim"
-claim("from L = 40 to 100 the memory of the definitions grows by a factor of", kept[4] / kept[2], 3.9, 4.1)
-claim("and that of the twins by", kept_by_twins[4] / kept_by_twins[2], 2.4, 2.6)
+claim(
+    "from L = 40 to 100 the memory of the definitions grows by a factor of",
+    kept[4] / kept[2],
+    3.9,
+    4.1,
+    seen=(3.9, 4.1),
+)
+claim("and that of the twins by", kept_by_twins[4] / kept_by_twins[2], 2.4, 2.6, seen=(2.4, 2.6))
 straight = np.polyval(np.polyfit(depths[:2], kept_by_twins[:2], 1), depths)
 claim(
     "largest distance of the twins' memory from a straight line, in megabytes",
     abs(straight - kept_by_twins).max(),
     0,
     0.1,
+    seen=(0, 0.1),
 )
 
 # %% [markdown] id="why-once"
@@ -765,7 +774,13 @@ norm_or_twin(*example(dtype=np.float64))  # the twin does not fit
 with reference_only():
     norm_or_twin(*example())
 claim("calls that the twin has answered, of three", len(answered), 1, 1)
-claim("definitions of minidense that have at least one twin", sum(bool(f.fast_paths) for f in speed.REFERENCES), 5, 40)
+claim(
+    "definitions of minidense that have at least one twin",
+    sum(bool(f.fast_paths) for f in speed.REFERENCES),
+    5,
+    40,
+    seen=(5, 40),
+)
 
 # %% [markdown] id="x3"
 # ## Exercise 3: a twin for a block
@@ -941,7 +956,7 @@ with reference_only():
 _, found = step(4, 6, np.float64)
 off = {name: abs(found[name] - right).max() / max(abs(right).max(), 1e-3) for name, right in wanted.items()}
 claim("arrays compared: results, gradients, parameters, running statistics", len(off), 146, 146)
-claim("largest difference between twin and definition, times 1e12", 1e12 * max(off.values()), 0, 10)
+claim("largest difference between twin and definition, times 1e12", 1e12 * max(off.values()), 0, 10, seen=(0, 10))
 
 seconds = {"definition": [], "twin": []}
 for _ in range(5):

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoint import write_whole
-from ..command import DONE, FAILED, ended, show
+from ..command import DONE, FAILED, WRONG_COMMAND_LINE, ended, show
 from ..config import Parser
 from ..errors import ConfigError
 from .course import Lesson, course, differences, folder, topics
@@ -37,13 +37,8 @@ WORDS = {
 WORDS_A_MINUTE = 130  # of technical prose, formulas and code among it
 MINUTES_AN_EXERCISE = 6
 EXERCISE = re.compile(r"x[1-9]")
-PARTS = (
-    "",
-    "-stub",
-    "-hint",
-    "-solution",
-    "-check",
-)  # of an exercise, in this order; hints may be several: x1-hint, x1-hint-2
+# Of an exercise, in this order; hints may be several: x1-hint, x1-hint-2.
+PARTS = ("", "-stub", "-hint", "-solution", "-check")
 MARK = re.compile(r'^<!-- cell id="([a-z0-9-]+)" english="([0-9a-f]{8})" -->$', re.MULTILINE)
 
 
@@ -278,12 +273,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def work() -> int:
         given = parser.parse_args(argv)
+        if not (folder() / ENGLISH).is_dir():
+            raise ConfigError("the sources of the lessons are not installed; build in a clone of minidense")
         changed = build(languages=given.language or (ENGLISH,), only_check=given.check)
         verb = "differs" if given.check else "built"
         show("\n".join(f"{verb}: {path}" for path in changed) or "all as their sources say")
         return FAILED if given.check and changed else DONE
 
-    return ended(program, work)
+    def words(error: BaseException) -> str | None:
+        if isinstance(error, ModuleNotFoundError):
+            return f'building needs {error.name}: pip install "minidense[test]"'
+        return None
+
+    return ended(program, work, codes={ModuleNotFoundError: WRONG_COMMAND_LINE}, words=words)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
 import os
@@ -16,8 +17,8 @@ from .course import Lesson, notebook
 from .exercises import WRONG, Verdict
 
 PATIENCE = 300  # seconds that one cell may take
-# The course's own checks are asked for by the name of their cell, so a learner's notebook may lack them or hold others.
-ASK = """
+# What the learner's own cells have found is forgotten: the course's checks are run, whatever has become of theirs.
+FORGET = """
 from minidense.lessons import exercises
 exercises.VERDICTS.clear()
 """
@@ -42,7 +43,7 @@ class Report:
 
 
 def read_notebook(path: Path) -> Any:
-    """A notebook file. Raises ConfigError for what is none."""
+    """A notebook file. Raises ConfigError when it cannot be read or is not a notebook."""
     import nbformat
 
     try:
@@ -60,7 +61,7 @@ def checks_of(lesson: Lesson) -> dict[str, str]:
 
 
 def examine(
-    path: Path, lesson: Lesson, *, patience: float = PATIENCE, tell: Callable[[int, int], Any] = lambda i, n: None
+    path: Path, lesson: Lesson, *, patience: int = PATIENCE, tell: Callable[[int, int], Any] = lambda i, n: None
 ) -> Report:
     """Run a notebook from top to bottom in a kernel of its own, as "Run All" does, then check every exercise of the lesson.
 
@@ -72,32 +73,38 @@ def examine(
     Raises ConfigError when the file is no notebook.
     """
     import nbformat
+    from jupyter_client.kernelspec import KernelSpecManager
+    from jupyter_client.manager import AsyncKernelManager
     from nbclient import NotebookClient
     from nbclient.exceptions import DeadKernelError
 
+    if importlib.util.find_spec("ipykernel") is None:
+        raise ModuleNotFoundError("no kernel to run it in", name="ipykernel")
     theirs = read_notebook(path)
     mine = [cell for cell in theirs.cells if cell.cell_type == "code" and cell.source.strip()]
     checks = checks_of(lesson)
-    cells = [*(cell.source for cell in mine), ASK, *(import_of_check(code) for code in checks.values()), TELL]
+    cells = [*(cell.source for cell in mine), FORGET, *(import_of_check(code) for code in checks.values()), TELL]
     run = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
     client = NotebookClient(
         run,
+        # In this Python, whatever kernels the user has registered: without their folders only its own is left.
+        km=AsyncKernelManager(kernel_name="python3", kernel_spec_manager=KernelSpecManager(kernel_dirs=[])),
         timeout=patience,
-        kernel_name="python3",
         allow_errors=True,
         interrupt_on_timeout=True,  # so that what comes after it is looked at all the same
         log=QUIET,
         resources={"metadata": {"path": str(path.resolve().parent)}},
     )
     stopped: list[str] = []
+    i = 0
     try:
-        with client.setup_kernel(env={**os.environ, "MPLBACKEND": "Agg"}, stderr=subprocess.DEVNULL):
+        with client.setup_kernel(cleanup_kc=True, env={**os.environ, "MPLBACKEND": "Agg"}, stderr=subprocess.DEVNULL):
             for i, cell in enumerate(run.cells):
                 tell(i + 1, len(run.cells))
                 client.execute_cell(cell, i)
                 if i < len(mine):
                     stopped += [f"cell {i + 1} {words}" for words in errors_of(cell, patience)]
-    except DeadKernelError:
+    except (DeadKernelError, RuntimeError):  # RuntimeError: it died before it was ready; DeadKernelError is one today
         stopped.append(f"cell {i + 1} killed its kernel, perhaps for want of memory")
     found = verdicts_in(run.cells[-1])
     names = {exercise: name_of(code) for exercise, code in checks.items()}
@@ -115,11 +122,11 @@ def name_of(code: str) -> str:
     return code.split("@check", 1)[1].split("def ", 1)[1].split("(", 1)[0].strip()
 
 
-def errors_of(cell: Any, patience: float) -> list[str]:
+def errors_of(cell: Any, patience: int) -> list[str]:
     """What a cell that was run has stopped with, in words."""
     errors = [out for out in cell.outputs if out.output_type == "error"]
     return [
-        f"was stopped after {patience:g} s"
+        f"was stopped after {patience} s"
         if error.ename == "KeyboardInterrupt"
         else f"stopped with {error.ename}: {''.join(str(error.evalue).splitlines()[:1])}"
         for error in errors

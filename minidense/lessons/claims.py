@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from ..command import show
 from ..errors import ConfigError
 
 ENVIRONMENT_SEED = "MINIDENSE_LESSON_SEED"
@@ -21,7 +22,11 @@ def seed_of(environment: Any) -> int:
     return int(said)
 
 
-SEED = seed_of(os.environ)
+def __getattr__(name: str) -> int:
+    """SEED, read when a lesson asks for it, so that a wrong value stops a lesson and no other command."""
+    if name == "SEED":
+        return seed_of(os.environ)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def claim(what: str, value: float, low: float, high: float, *, seen: tuple[float, float] | None = None) -> None:
@@ -33,28 +38,30 @@ def claim(what: str, value: float, low: float, high: float, *, seen: tuple[float
     seen       smallest and largest value that five seeds gave when the band was set (scripts/measure_lessons writes it)
 
     With $MINIDENSE_CLAIMS naming a file, a line of JSON is added to it as well.
-    Raises AssertionError when the value lies outside, and ConfigError for a band that is none.
+    Raises AssertionError when the value lies outside, and ConfigError when low > high or the band does not hold what was seen.
     """
     value = operator.index(value) if hasattr(value, "__index__") else float(value)
+    if seen is not None and len(seen) != 2:
+        raise ConfigError(f"claim {what!r}: seen is a pair, (lowest, highest), got {seen!r}")
     if not low <= high or (seen is not None and not low <= seen[0] <= seen[1] <= high):
         raise ConfigError(f"claim {what!r}: the band {low} to {high} must hold what was seen, {seen}")
     if path := os.environ.get(ENVIRONMENT_FILE):
         finite = value if math.isfinite(value) else str(value)
-        record = {"what": what, "value": finite, "low": low, "high": high, "seen": seen, "seed": SEED}
+        record = {"what": what, "value": finite, "low": low, "high": high, "seen": seen, "seed": seed_of(os.environ)}
         with Path(path).open("a", encoding="utf-8") as file:
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
     if not low <= value <= high:  # not-a-number lies nowhere
         raise AssertionError(
-            f"claim {what!r}: {shown(value)}, but the lesson says {band(low, high)}. "
+            f"claim {what!r}: {value!r}, but the lesson says {band(low, high)}. "
             "If you changed something above, that is why; otherwise minidense doctor looks for what is wrong with this machine"
         )
     measured = "" if seen is None else f"; five seeds gave {shown(seen[0])} to {shown(seen[1])}"
-    print(f"✓ {what}: {shown(value)} ({band(low, high)}{measured})")
+    show(f"✓ {what}: {shown(value)} ({'exactly' if low == high else f'claimed: {band(low, high)}'}{measured})")
 
 
 def band(low: float, high: float) -> str:
     """A band in words."""
-    return "exactly" if low == high else f"claimed: {shown(low)} to {shown(high)}"
+    return f"exactly {shown(low)}" if low == high else f"{shown(low)} to {shown(high)}"
 
 
 def shown(value: float) -> str:

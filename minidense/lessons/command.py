@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..command import DONE, FAILED, ended, show
-from ..config import Parser
+from ..config import Parser, reader
 from ..errors import ConfigError
 from . import checker
 from .course import Lesson, course, languages, lesson, notebook
@@ -19,7 +20,7 @@ EXTRA = 'pip install "minidense[lessons]"'
 
 
 def minutes(lesson: Lesson) -> int:
-    """That a lesson takes, as its notebook says."""
+    """How many minutes a lesson takes, as its notebook says."""
     return int(json.loads(notebook(lesson).read_text(encoding="utf-8"))["metadata"]["minidense"]["minutes"])
 
 
@@ -56,12 +57,16 @@ def start(given: argparse.Namespace) -> int:
         if target.is_dir() or target.read_bytes() != content:
             raise ConfigError(
                 f"{target} is there already, perhaps with your work in it; nothing was written. "
-                f"Go on with it (jupyter lab {target}), or start afresh in another folder: {PROGRAM} start {given.lesson} --to FOLDER"
+                f"Go on with it (jupyter lab {shlex.quote(str(target))}), or start afresh elsewhere: "
+                f"{PROGRAM} start {given.lesson} --to FOLDER"
             ) from None
         show(f"{target} is there already, as it was given out")
     else:
         show(f"Lesson {chosen.number}, {chosen.title}: {target}")
-    show(f"Open it with: jupyter lab {target}\nAnd when you are done: {PROGRAM} check {chosen.number}")
+    there = "" if target.parent == Path() else f" {shlex.quote(str(target))}"
+    show(
+        f"Open it with: jupyter lab {shlex.quote(str(target))}\nAnd when you are done: {PROGRAM} check {chosen.number}{there}"
+    )
     return DONE
 
 
@@ -73,6 +78,9 @@ def check(given: argparse.Namespace) -> int:
         raise ConfigError(
             f"{path} is not here; {PROGRAM} start {chosen.number} copies it, and check takes another place as its second word"
         )
+
+    if not 1 <= given.patience <= 86_400:
+        raise ConfigError(f"--patience must be at least 1 and at most 86,400 seconds, got {given.patience}")
 
     def tell(number: int, count: int) -> None:
         if sys.stdout.isatty():
@@ -97,15 +105,8 @@ def told(report: checker.Report) -> list[str]:
     ]
 
 
-def positive(text: str) -> float:
-    value = float(text)
-    if not value > 0:
-        raise ValueError
-    return value
-
-
 def parser() -> argparse.ArgumentParser:
-    """Of the three."""
+    """The command line of list, start and check."""
     made = Parser(
         prog=PROGRAM,
         description="The course: from the vanishing gradient to a trained DenseNet, in notebooks.",
@@ -124,7 +125,7 @@ def parser() -> argparse.ArgumentParser:
         "--language",
         default="en",
         metavar="CODE",
-        help=f"of the prose (there is: {', '.join(languages())}; default: en)",
+        help=f"language of the prose (default: en; there are notebooks in {', '.join(languages())})",
     )
     one.set_defaults(do=start)
     one = commands.add_parser(
@@ -138,7 +139,7 @@ def parser() -> argparse.ArgumentParser:
     )
     one.add_argument(
         "--patience",
-        type=positive,
+        type=reader(int),
         default=checker.PATIENCE,
         metavar="SECONDS",
         help=f"that a cell may take (default: {checker.PATIENCE})",

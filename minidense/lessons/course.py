@@ -57,7 +57,7 @@ class Lesson:
 
 def folder() -> Path:
     """The course: lessons/ of a checkout, or what an installed package carries."""
-    for place in (HERE.parent.parent / "lessons", HERE / "course"):
+    for place in (HERE / "course", HERE.parent.parent / "lessons"):
         if (place / "course.toml").exists():
             return place
     raise ConfigError("the lessons are not installed; in a clone of minidense: pip install .")
@@ -99,12 +99,13 @@ def lesson(asked: str) -> Lesson:
 
 def languages() -> tuple[str, ...]:
     """Those that notebooks are built in."""
-    return tuple(sorted(path.name for path in (folder() / "notebooks").iterdir() if path.is_dir()))
+    return tuple(sorted(path.name for path in (folder() / "notebooks").glob("*") if path.is_dir()))
 
 
 def notebook(lesson: Lesson, language: str = "en") -> Path:
     """A lesson's notebook as it was built. Raises ConfigError for a language it was not built in."""
     path = folder() / "notebooks" / language / f"{lesson.name}.ipynb"
     if not path.exists():
-        raise ConfigError(f"lesson {lesson.number} is not there in {language!r}; there is {', '.join(languages())}")
+        built = ", ".join(languages()) or "none; python -m minidense.lessons.build makes them"
+        raise ConfigError(f"lesson {lesson.number} is not there in {language!r}; there is {built}")
     return path

@@ -4,7 +4,10 @@ import json
 import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
+
+from ..command import show
 
 SOLVED, OPEN, WRONG = "solved", "open", "wrong"
 SIGNS = {SOLVED: "✓", OPEN: "…", WRONG: "✗"}
@@ -45,15 +48,25 @@ def check(expectations: Callable[[], Any]) -> Callable[[], Any]:
     except AssertionError as error:
         verdict = Verdict(name, WRONG, str(error) or "not yet right")
     except Exception as error:  # noqa: BLE001  whatever a learner's function does, it is told and nothing else stops
-        place = traceback.extract_tb(error.__traceback__)[-1]
+        place = theirs(traceback.extract_tb(error.__traceback__))
         verdict = Verdict(
             name, WRONG, f"stopped with {type(error).__name__}: {error} (line {place.lineno} of {place.name})"
         )
     else:
         verdict = Verdict(name, SOLVED, "solved")
     VERDICTS[name] = verdict
-    print(verdict)
+    show(verdict)
     return expectations
+
+
+def theirs(frames: traceback.StackSummary) -> traceback.FrameSummary:
+    """The innermost place that is not in a library: there a learner has to look."""
+    package, libraries = (
+        str(Path(__file__).parents[1]),
+        ("site-packages", "dist-packages", str(Path(traceback.__file__).parent)),
+    )
+    outside = [f for f in frames if package not in f.filename and not any(name in f.filename for name in libraries)]
+    return (outside or list(frames))[-1]
 
 
 def as_lines() -> str:
