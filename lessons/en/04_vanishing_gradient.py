@@ -5,9 +5,8 @@
 #
 # The lecture gives the reason in one sentence: going backwards the derivative of the sigmoid is multiplied again
 # and again, it is 0.25 at most and goes to 0 at both ends, and so the gradient gets lost. In this lesson you
-# measure that sentence. You build such a network by hand, read off how much gradient each layer gets, and find a
-# depth at which the first layer gets *exactly nothing*. And you find out which part of the sentence does the
-# damage, and what it leaves out.
+# measure that sentence: which part of it does the damage, and what it leaves out. And you find a depth at which
+# the first layer gets *exactly nothing*.
 
 # %% id="imports" tags=["setup"]
 import inspect
@@ -94,7 +93,7 @@ claim("slope of ten sigmoids at 0, over 0.25 to the tenth", z.grad.item() / 0.25
 # %% [markdown] id="why-chain"
 # It is (c). Only the *first* sigmoid stands at 0. What it returns is $\sigma(0) = 0.5$, so the second stands at
 # 0.5, the third at $\sigma(0.5) \approx 0.62$, and none comes back to the middle, because what a sigmoid returns
-# is never negative. Each of those nine contributes a bit less than a quarter.
+# is never negative. Those nine contribute a bit less than a quarter each.
 
 # %% [markdown] id="x1"
 # ## Exercise 1: the slope of a chain
@@ -224,9 +223,9 @@ claim(
 )
 
 # %% [markdown] id="why-ten"
-# It is (c). (How to read the bars: their length is the logarithm, so every step in length is a *factor*.) Nine
-# times on its way from layer 10 to layer 1 the gradient went through a sigmoid and was left with a bit less than
-# a quarter, and $0.25^9$ is about $4 \cdot 10^{-6}$.
+# It is (c). (How to read the bars: every step in length is a *factor*.) Nine times on its way from layer 10 to
+# layer 1 the gradient went through a sigmoid and was left with a bit less than a quarter, and $0.25^9$ is about
+# $4 \cdot 10^{-6}$.
 #
 # Think about what an optimiser does with this. Any learning rate that moves the last layer sensibly leaves the
 # first one where it is. A rate that would move the first layer throws the last one through the wall.
@@ -265,10 +264,8 @@ claim(
 
 # %% [markdown] id="why-depths"
 # A factor of about 0.23 a layer, whatever the depth: that is the whole law. Ten layers keep a few millionths,
-# twenty about $10^{-12}$, fifty about $10^{-31}$.
-#
-# The last claim tells how much the data matter: with digits instead of noise the ratio is about twice as large.
-# Such things move a line up or down by a factor of two or three; against $10^{-6}$ that is nothing.
+# twenty about $10^{-12}$, fifty about $10^{-31}$. Digits instead of noise, the last claim, make the ratio about
+# twice as large; against $10^{-6}$ that is nothing.
 
 # %% [markdown] id="x2"
 # ## Exercise 2: measure it yourself
@@ -332,9 +329,9 @@ def gradient_ratio_of_stacks():
 #
 # $$\frac{\partial L}{\partial y_{l-1}} = W_l^\top \left(\sigma'(z_l) \odot \frac{\partial L}{\partial y_l}\right)$$
 #
-# There are **two** factors, the slope and the weights, and the lecture's sentence speaks of one. Xavier's weights
-# have a size at which multiplying by $W^\top$ leaves a vector about as long as it was; so only the slope shows.
-# Suppose we draw them four times as large. A quarter times four is one.
+# There are **two** factors, and the lecture's sentence speaks of one. Xavier's weights have a size at which
+# multiplying by $W^\top$ leaves a vector about as long as it was; so only the slope shows. Suppose we draw them
+# four times as large. A quarter times four is one.
 #
 # We shall also count **saturated** units, those that stand at a flat end: output below 0.01 or above 0.99.
 
@@ -378,12 +375,11 @@ claim("saturated units with weights sixteen times Xavier's", saturated[5], 0.5, 
 
 # %% [markdown] id="why-weights"
 # It is (c). (How to read the picture: the steep line, which leaves the frame, is what the lecture's sentence
-# gives, and the other what comes out; above 1 a gradient would grow.) For small weights the two are one: a
-# quarter times the gain. But weights do two things at once. They multiply the gradient on its way back, and on
-# the way forward they push $z$ away from 0, to where the slope is *less* than a quarter. That is the second half
-# of the lecture's sentence, the flat ends; it comes in when weights are large. At eight times Xavier's weights
-# the gradient still shrinks. At sixteen it no longer does, but by then more than half of the units in the last
-# layer are saturated.
+# gives, and the other what comes out; above 1 a gradient would grow.) For small weights the two are one. But
+# weights do two things at once. They multiply the gradient on its way back, and on the way forward they push $z$
+# away from 0, to where the slope is *less* than a quarter. That is the second half of the lecture's sentence, the
+# flat ends. At eight times Xavier's weights the gradient still shrinks. At sixteen it no longer does, but by then
+# more than half of the units in the last layer are saturated.
 #
 # So "0.25 again and again" is right for weights of the usual size, and the whole truth is a product: **slope
 # times weight**. Lesson 05 starts from there.
@@ -431,9 +427,8 @@ claim(
 # It is (c). At the start no unit stands at the flat ends; what is lost is lost to the quarter. But look at the
 # printed line: from layer to layer, a unit's output moves *less and less from picture to picture*. That is what
 # the spikes are: each is one unit, or a few, which says the same of all 64 images, in the tenth layer to six
-# decimals. The histogram stays wide only because units differ from each other. What vanishes on the way back
-# vanishes on the way forward too, by about the same factor and for the same reason. The classifier at the end has
-# to tell digits apart by what is left.
+# decimals. What vanishes on the way back vanishes on the way forward too, by about the same factor and for the
+# same reason. The classifier at the end has to tell digits apart by what is left.
 
 # %% [markdown] id="zero"
 # ## Exactly nothing
@@ -475,11 +470,11 @@ claim("float64 at 80 layers", ends[80]["float64"], 5e-52, 5e-50, seen=(4.89e-51,
 
 # %% [markdown] id="why-zero"
 # It is (b), and no optimiser, learning rate or patience can do anything with a 0. In float64 the number is there,
-# $10^{-51}$ or so, and as useless: added to a weight of about 0.1 it changes nothing, since a float64 has 16
-# digits. Underflow is the visible end of something that was over long before, at ten layers.
+# $10^{-51}$ or so, and as useless: a float64 has 16 digits, so added to a weight of about 0.1 it changes nothing.
+# Underflow is the visible end of something that was over long before, at ten layers.
 #
 # The end can be told beforehand. The cell printed the size of a typical entry in the last layer: the norm over
-# 64, since there are 64 · 64 entries. Going back it loses the same factor at every layer. When is it too small?
+# 64, since there are 64 · 64 entries. Going back it loses the same factor at every layer.
 
 # %% [markdown] id="x3"
 # ## Exercise 3: predict the end
@@ -537,8 +532,8 @@ def underflow_depth_by_the_factor():
 # %% [markdown] id="break-it"
 # ## Break it
 #
-# - In `stack`, draw the weights with `init.he_normal` instead (they are √2 times as large). How much longer does
-#   the gradient live? Can you tell the factor beforehand from the picture of gains?
+# - In `stack`, draw the weights with `init.he_normal` instead (they are √2 times as large). Can you tell the
+#   factor beforehand from the picture of gains?
 # - Replace `Sigmoid()` by `Tanh()` in the stack (import it from `minidense.nn`). Its ends are as flat. Why are
 #   the bars so different? This is how lesson 05 begins.
 # - In `size`, leave out `.astype(np.float64)`, and let the cell with the bars build `stack(50, SEED)`, go over
@@ -558,16 +553,16 @@ def underflow_depth_by_the_factor():
 # %% [markdown] id="paper"
 # ## What the lecture and the papers say
 #
-# **The lecture** is right about the sigmoid: its largest slope of 0.25, the multiplying, what gets lost. What it
-# leaves out is the weights, and that the flat ends play no part at the start. It says that the problem came up
-# with networks of more than 100 layers. It is older: Sepp Hochreiter described it in his diploma thesis of 1991,
-# and Bengio, Simard and Frasconi in 1994, for recurrent networks, whose depth is the length of the sequence.
+# **The lecture** is right about the sigmoid's slope and the multiplying. What it leaves out is the weights, and
+# that the flat ends play no part at the start. It says that the problem came up with networks of more than 100
+# layers. It is older: Sepp Hochreiter described it in his diploma thesis of 1991, and Bengio, Simard and Frasconi
+# in 1994, for recurrent networks, whose depth is the length of the sequence.
 #
 # **Glorot & Bengio 2010** watched networks of up to five hidden layers while they trained, and with sigmoid they
 # saw something that an untrained stack cannot show: early in training the outputs of the last hidden layer are
 # pushed towards 0, it seems because they carry no information yet and the classifier does best without them
-# (§3.1). For tanh 0 is the steepest place. For the sigmoid, whose outputs begin near 0.5, it is a flat end, and
-# there the layer stays for a long time. The initial weights of this lesson are theirs (eq. 16).
+# (§3.1). For tanh 0 is the steepest place. For the sigmoid, whose outputs begin near 0.5, it is a flat end. The
+# initial weights of this lesson are theirs (eq. 16).
 #
 # **Huang et al. 2017** have the problem on their first page: "as information about the input or gradient passes
 # through many layers, it can vanish and 'wash out' by the time it reaches the end (or beginning) of the network"

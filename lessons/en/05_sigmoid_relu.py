@@ -1,11 +1,11 @@
 # %% [markdown] id="why-relu"
-# Lesson 04 ended with a network that cannot learn: ten layers of sigmoid, and a few millionths of the gradient at
-# the first. The lecture names the cure in the next sentence. Put ReLU in the place of the sigmoid; "when it was
-# actually applied, much of the loss of gradient could be prevented".
+# Lesson 04 ended with ten layers of sigmoid, of which the first gets a few millionths of the gradient. The
+# lecture names the cure in the next sentence: ReLU, and "when it was actually applied, much of the loss of
+# gradient could be prevented".
 #
 # It is one word in the code. This lesson puts that word in, and asks three things that the sentence skips. *Why*
-# does it help: because ReLU does not flatten? (No.) Does it help by itself? (Not quite: the first weights have to
-# be right for it, and you will derive them.) And is the sigmoid the culprit, or the depth? For that we train.
+# does it help: because ReLU does not flatten? Does it help by itself, or do the first weights have to be right
+# for it? And is the sigmoid the culprit, or the depth? For that we train.
 
 # %% id="imports" tags=["setup"]
 import inspect
@@ -74,7 +74,7 @@ gradient_flow({name: rows[name, 20]["norms"] for name in names}, title="20 layer
 
 # %% [markdown] id="flow-words"
 # How to read it: as in lesson 04, the loss is at the right, and a line that falls to the left vanishes. What "He"
-# and "N(0, 1/n)" mean comes in a moment; both are ReLU.
+# and "N(0, 1/n)" mean comes in a moment.
 
 # %% id="flow-claim"
 claim("first/last, 10 layers of sigmoid", rows["sigmoid, Xavier", 10]["ratio"], 8e-7, 8e-6, seen=(1.64e-6, 2.4e-6))
@@ -84,13 +84,11 @@ claim("first/last, 20 layers of tanh", rows["tanh, Xavier", 20]["ratio"], 0.7, 2
 
 # %% [markdown] id="why-tanh"
 # It is (c). Flat ends are not what loses the gradient: tanh has them, and loses nothing. What counts is the slope
-# *where the units stand*. They stand around 0, and there the slope of tanh is 1. That of the sigmoid is a
+# *where the units stand*. They stand around 0, and there the slope of tanh is 1 and that of the sigmoid a
 # quarter.
 #
-# So at ten layers it is a few millionths against about a third to one. "Sigmoid against ReLU" is really "a
-# quarter against one", and tanh, with 1 at the middle, is on ReLU's side. ReLU's slope is 1 for half of the units
-# and 0 for the other half. That sounds like a factor of a half or so; where has it gone? Into the initial
-# weights.
+# ReLU's slope is 1 for half of the units and 0 for the other half. That sounds like a factor of a half or so;
+# where has it gone? Into the initial weights.
 
 # %% [markdown] id="variance"
 # ## One line of arithmetic
@@ -103,9 +101,9 @@ claim("first/last, 20 layers of tanh", rows["tanh, Xavier", 20]["ratio"], 0.7, 2
 #
 # That is the line. Now see what the activation does to $E[y^2]$:
 #
-# - **tanh near 0** changes nothing, $y \approx z$. To keep the size from layer to layer, $n\,\mathrm{Var}[w] =
-#   1$. On the way back the same line holds for gradients, with the number of *outputs* in place of $n$. Both
-#   cannot be had at once where a layer is not square, so Xavier Glorot takes the mean of the two:
+# - **tanh near 0** changes little, $y \approx z$. To keep the size from layer to layer, $n\,\mathrm{Var}[w] = 1$.
+#   On the way back the same line holds for gradients, with the number of *outputs* in place of $n$. Both cannot
+#   be had at once where a layer is not square, so Xavier Glorot takes the mean of the two numbers:
 #   $\mathrm{Var}[w] = 2/(n_\text{in} + n_\text{out})$.
 # - **ReLU** deletes the negative half. $z$ is symmetric around 0, so exactly half of its mean square is gone:
 #   $E[y^2] = \frac12 E[z^2]$. To keep the size, $n\,\mathrm{Var}[w] = 2$. These are Kaiming He's weights,
@@ -146,7 +144,7 @@ squares = curves(
     ylabel="mean square of z",
     alt="From layer 1 to 10 the mean square goes "
     + "; ".join(f"from {found[0]:.2g} to {found[-1]:.2g} with {name}" for name, found in lines.items())
-    + ". Dotted lines, what the arithmetic predicts, run along the measured ones.",
+    + ". Dotted lines: what the arithmetic predicts.",
 )
 for scale in measured:
     predicted = [scale * (scale / 2) ** (layer - 1) for layer in layers]
@@ -167,17 +165,16 @@ claim(
 # measured, the dotted ones are the arithmetic; level is what one wants.) With four instead of two it explodes at
 # the same pace.
 #
-# Go back to the picture of gradients: ReLU with $N(0, 1/n)$ lies level, its ratio of first to last is near 1, and
-# nothing seems wrong. But *both ends* are about a thousand times too small, and so is everything between them:
-# the signal has shrunk by $\sqrt{1/2}$ a layer on the way forward, the gradient on the way back, and a weight's
-# gradient is the product of the two. **A ratio hides sizes.** Twenty factors of $\sqrt 2$ are $2^{10} = 1024$,
-# and the last claim finds them.
+# Go back to the picture of gradients: ReLU with $N(0, 1/n)$ lies level, and nothing seems wrong. But *both ends*
+# are about a thousand times smaller than with He's weights: the signal has shrunk by $\sqrt{1/2}$ a layer on the
+# way forward, the gradient on the way back, and a weight's gradient is the product of the two. **A ratio hides
+# sizes.** Twenty factors of $\sqrt 2$ are $2^{10} = 1024$, and the last claim finds them.
 
 # %% [markdown] id="x1"
 # ## Exercise 1: He's weights
 #
-# Draw He's initial weights for a layer. The shape is (out, in) for a linear layer and (out, in, k, k) for a
-# convolution with k × k kernels. How many numbers does one output add up?
+# Draw He's initial weights, with the $n$ of the arithmetic above. The shape is (out, in) for a linear layer and
+# (out, in, k, k) for a convolution with k × k kernels. How many numbers does one output add up?
 
 
 # %% id="x1-stub"
@@ -208,6 +205,7 @@ def he_normal(rng, shape):
 def he_weights():
     for shape, n in (((400, 100), 100), ((100, 400), 400), ((64, 32, 3, 3), 288)):
         weight = he_normal(np.random.default_rng(7), shape)
+        assert weight is not None, "return the weights"
         assert weight.shape == shape, f"weights of shape {shape} were asked for, got {weight.shape}"
         wanted, std = math.sqrt(2 / n), weight.std()
         assert abs(std / wanted - 1) < 0.03, (
@@ -300,8 +298,8 @@ def gradient_through_relu():
 # Until now we have looked at gradients before the first step. Now 3, 10 and 20 hidden layers of 64 units learn to
 # read digits: 1,437 pictures of 8 × 8 pixels to train with, 360 others to test. One test picture is 0.28 %, and
 # every number below is the mean of two seeds, so differences of a per cent or so mean nothing. SGD with momentum
-# 0.9, batches of 50, 30 epochs, constant rates: 0.1 for the sigmoid, which is slow at less, 0.01 for the others.
-# (This takes a while: eighteen networks.)
+# 0.9, batches of 50, 30 epochs, constant rates: 0.1 for the sigmoid, 0.01 for the others. (This takes a while:
+# eighteen networks.)
 
 # %% [markdown] id="predict-train"
 # **Predict.** Sigmoid against ReLU, on the test pictures:
@@ -351,10 +349,10 @@ claim(
 
 # %% [markdown] id="why-train"
 # It is (c). With three layers the sigmoid starts slowly and ends about where the others do. The same sigmoid does
-# not learn *at all* with ten. **Depth is the trouble, not the sigmoid alone.** Whoever stays shallow can keep it.
+# not learn *at all* with ten. **Depth is the trouble, not the sigmoid alone.**
 #
-# Is it only too slow, and would a larger rate help? Lesson 04 said no: a rate that moves the first layer throws
-# the last one through the wall. Three rates to see it:
+# Would another rate help? Lesson 04 said no: a rate that moves the first layer throws the last one through the
+# wall. Three rates to see it:
 
 # %% id="rates-run"
 digits = load("digits")
@@ -366,11 +364,10 @@ for rate in (0.01, 1.0, 10.0):
 claim("best accuracy of 10 layers of sigmoid at three other rates, %", best, 5, 20, seen=(10, 13.4))
 
 # %% [markdown] id="twenty"
-# Now look at the third panel. With 20 layers ReLU is *not* the best. Its curve jumps, its accuracy depends on the
-# seed (see the ± in the table; now and then a run diverges altogether), and the claim below says how far it stays
-# behind tanh: from next to nothing to tens of points. Yet the gradients of both looked well before the first
-# step. A good ratio at the start is needed; it does not promise a good training. For depths like these one needs
-# batch normalisation (lesson 07) and short paths (lesson 09).
+# Now look at the third panel. With 20 layers ReLU's curve jumps, and where it ends depends on the seed (the ± in
+# the table): by the claim below it stays behind tanh by next to nothing or by tens of points. Yet the gradients
+# of both looked well before the first step. A good ratio at the start does not promise a good training. For
+# depths like these one needs batch normalisation (lesson 07) and short paths (lesson 09).
 
 # %% id="twenty-claim"
 claim(
@@ -444,11 +441,10 @@ claim("accuracy of tanh at rate 0.3, %", shown["tanh: accuracy"][3], 75, 98, see
 # %% [markdown] id="why-dead"
 # It is (c). Steps that are far too long throw weights and biases to where every $z$ is negative, and when a whole
 # layer is dead, nothing comes back through it that could revive it: the network says the same of every picture,
-# and more epochs do not help. tanh does worse at this rate than at 0.01, but it learns, because a slope that is
-# small is not a slope of 0.
+# and more epochs do not help. tanh learns even at this rate, because a slope that is small is not a slope of 0.
 #
-# Look at the left end, too: a few dead units are normal and harmless, and a unit that is 0 for *most* pictures is
-# a good thing. It is the unit that is 0 for *all* of them that is lost.
+# At the left end a few dead units do no visible harm. And a unit that is 0 for *most* pictures still learns from
+# the others; the one that is 0 for *all* of them is lost.
 
 # %% [markdown] id="x3"
 # ## Exercise 3: count the dead
@@ -503,16 +499,14 @@ def dead_units_are_counted():
 # normalisation as another. Both sentences are too strong. For ReLU you have seen three reasons:
 #
 # - tanh does it as well. The cure is a slope of 1 where the units stand, not that the right end does not flatten.
-# - ReLU needs initial weights of its own. From $N(0, 1/n)$ everything shrinks, at both ends, by $\sqrt{1/2}$ a
-#   layer, and a ratio does not show it.
-# - With good gradients at the start, 20 layers still train badly.
+# - ReLU needs initial weights of its own, and a ratio does not show it.
+# - With good gradients at the start, 20 layers can still train badly.
 #
 # The ResNet paper says the same of much larger networks. Vanishing gradients have "been largely addressed by
 # normalized initialization and intermediate normalization layers" (He et al. 2016, §1), and still a plain network
-# of 56 layers has a *higher training error* on CIFAR-10 than one of 20 (Fig. 1): all layers ReLU, all with batch
-# normalisation. Of the same effect on ImageNet, with 34 layers against 18, the authors argue that it is "unlikely
-# to be caused by vanishing gradients" (§4.1). Whatever short paths cure, it is not only what this lesson was
-# about. For batch normalisation, lesson 08 tells its half of the story.
+# of 56 layers, ReLU and batch normalisation throughout, has a *higher training error* on CIFAR-10 than one of 20
+# (Fig. 1). Of the same effect on ImageNet the authors argue that it is "unlikely to be caused by vanishing
+# gradients" (§4.1). Lesson 08 tells batch normalisation's half of the story.
 
 # %% [markdown] id="break-it"
 # ## Break it
@@ -521,7 +515,7 @@ def dead_units_are_counted():
 #   the size now? (Half of the mean square stays, and of the other half $0.2^2$.)
 # - Train 20 layers of ReLU at a tenth of the rate: `trained_perceptron(digits, depth=20, activation="relu",
 #   learning_rate=0.001, epochs=15, seed=SEED)`. Calmer? Better?
-# - Draw the initial weights of the ten ReLU layers from $N(0, 1/n)$: `initialiser="lecun_normal"` in
+# - Draw the initial weights of ten ReLU layers from $N(0, 1/n)$: `initialiser="lecun_normal"` in
 #   `trained_perceptron`. Gradients are $2^5$ times smaller at the start. Does the network care, at ten layers? At
 #   twenty?
 
@@ -529,7 +523,7 @@ def dead_units_are_counted():
 # ## Three lines to keep
 #
 # 1. What counts is the slope where the units stand: a quarter for sigmoid, 1 for tanh, 1 or 0 for ReLU. At ten
-#    layers that is a few millionths of the gradient against most of it.
+#    layers that is a few millionths of the gradient against a third or more of it.
 # 2. $E[z^2] = n\,\mathrm{Var}[w]\,E[y^2]$: Xavier's weights keep it for tanh, He's, with a 2 for the half that
 #    ReLU deletes, for ReLU.
 # 3. Three layers of sigmoid learn about as well as three of ReLU, ten learn nothing. Depth is the trouble. ReLU
@@ -539,24 +533,22 @@ def dead_units_are_counted():
 # ## What the lecture and the papers say
 #
 # **He et al. 2015** derive the line of arithmetic above: $\frac12 n\,\mathrm{Var}[w] = 1$ (eq. 10 forwards, eq.
-# 14 backwards). Their experiment is larger than ours. A network of 22 layers of convolution trains from Xavier's
-# weights and from He's, from He's it starts sooner (Fig. 2); with 30 layers, Xavier's "completely stalls" (Fig.
-# 3) and He's goes on.
+# 14 backwards). Their experiment is larger than ours. A convolutional network of 22 layers trains from Xavier's
+# weights and from He's, but from He's the error falls sooner (Fig. 2); one of 30 layers trains from He's only
+# (Fig. 3).
 #
 # **Glorot & Bengio 2010** give $\mathrm{Var}[w] = 2/(n_\text{in} + n_\text{out})$ (eq. 12), derived for functions
-# with slope 1 at 0: for tanh, not for the sigmoid, which they advise against.
+# with slope 1 at 0: for tanh, not for the sigmoid, which they call "unsuited for deep networks with random
+# initialization".
 #
 # **ReLU** came to deep learning with Nair & Hinton 2010 and Glorot, Bordes & Bengio 2011. Krizhevsky, Sutskever &
-# Hinton 2012 chose it for speed: a network of four layers of convolution comes to 25 % training error on CIFAR-10
-# six times as fast as with tanh (Fig. 1). Note that this is four layers. Speed was its first merit, not depth.
+# Hinton 2012 chose it for speed: a network of *four* convolutional layers comes to 25 % training error on
+# CIFAR-10 six times faster than with tanh (Fig. 1). **DenseNet** uses ReLU in every composite function, He's
+# weights (Huang et al. 2017, §4.2), *and* batch normalisation, *and* dense connections.
 #
-# **DenseNet** uses ReLU in every composite function, He's weights (Huang et al. 2017, §4.2), *and* batch
-# normalisation, *and* dense connections. None of these makes the others superfluous.
-#
-# **Limits of what was measured here.** Fully connected layers of width 64, pictures of 64 pixels, two seeds, 30
-# epochs, a rate for each activation that suits it well but was not searched for at each depth. That 10 layers of
-# sigmoid do not learn is beyond doubt; that 20 layers of ReLU are hard is a statement about these settings. Which
-# of tanh and ReLU is better at 3 or 10 layers, 360 pictures cannot say.
+# **Limits of what was measured here.** Fully connected layers of width 64, two seeds, 30 epochs, one rate for
+# each activation, not searched for at each depth. That 20 layers of ReLU are hard is a statement about these
+# settings. Which of tanh and ReLU is better at 3 or 10 layers, 360 pictures cannot say.
 
 # %% [markdown] id="source"
 # ## The real ones

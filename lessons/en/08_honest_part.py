@@ -5,9 +5,8 @@
 # be in the best of health.
 #
 # They are not. The gradient of the first layers explodes, and nothing in your code is wrong. In this lesson you
-# measure by how much, find out where it comes from, derive it to three digits from a formula with a π in it,
-# check by experiment that no choice of weights or activation removes it, and see the one thing that does. That
-# thing is what the rest of the course is about.
+# measure by how much, find out where it comes from, derive it from a formula with a π in it, look for a cure, and
+# find one. That cure is what the rest of the course is about.
 
 # %% id="imports" tags=["setup"]
 import inspect
@@ -49,8 +48,8 @@ def norms_of(model):
 
 
 # %% [markdown] id="predict-both"
-# **Predict.** Without batch norm, the gradients of the first and the last layer of this network differ by a
-# factor of about ten at most. With batch norm, first divided by last is about
+# **Predict.** Without batch norm, the gradient of the first layer of this network is as large as that of the
+# last, give or take a small factor. With batch norm, first divided by last is about
 #
 # - (a) 2: a trace more than without
 # - (b) 50: as many as there are layers
@@ -67,23 +66,20 @@ gradient_flow(flow, title="50 layers before training")
 
 # %% id="both-claim"
 plain, both = (norms[0] / norms[-1] for norms in flow.values())
-claim("first/last gradient, 50 layers of ReLU without batch norm", plain, 0.01, 8, seen=(0.23, 0.832))
+claim("first/last gradient, 50 layers of ReLU without batch norm", plain, 0.03, 8, seen=(0.23, 0.832))
 claim("first/last gradient, 50 layers of ReLU with batch norm", both, 2000, 30_000, seen=(6410, 9000))
 
 # %% [markdown] id="why-both"
 # It is (c). How to read the picture: the loss is at the right, and the gradient walks to the left. A level line
 # is healthy; a straight one on this logarithmic axis gains the same factor at every layer. It is the picture of
-# lesson 04 in a mirror: there the gradient was multiplied by a quarter or less at each step, here by something
-# above 1.
-#
-# What is wrong with a large gradient? All layers share one learning rate. A rate that suits the last layer throws
-# the first one across the room; a rate that suits the first lets the last ones stand still.
+# lesson 04 in a mirror, and as bad: all layers share one learning rate, and one that suits the last layer throws
+# the first across the room.
 
 # %% [markdown] id="depths"
 # ## One number describes it
 #
 # If the line is straight, one factor a layer tells everything. We take networks of 10, 20 and 50 layers, three
-# seeds each.
+# seeds each, and fit a straight line to the logarithms.
 
 # %% id="depths-run"
 three_seeds = range(3 * SEED, 3 * SEED + 3)
@@ -116,10 +112,10 @@ claim(
 )
 
 # %% [markdown] id="why-forty"
-# It is (c), a little more in fact. Between the first and the last of $L$ layers lie $L - 1$ steps, so the ratio
-# is about $f^{L-1}$: twice the depth squares it, roughly. And look at the second claim: an error of one per cent
-# in $f$ is an error of half in $f^{39}$. That is why one fits the factor and does not take it from the two ends,
-# which carry the noise of two layers only.
+# It is (c), or a little more. Between the first and the last of $L$ layers lie $L - 1$ steps, so the ratio is
+# about $f^{L-1}$: twice the depth squares it, roughly. The factor must be known well for that: one per cent more
+# in $f$ is nearly half more in $f^{39}$. That is why one fits it to all layers; the two ends alone carry all of
+# their own noise.
 
 # %% [markdown] id="x1"
 # ## Exercise 1: fit a factor
@@ -157,6 +153,7 @@ def factor_by_a_fit():
     grows, shrinks = [3 * 1.25**-i for i in range(12)], [1e-9 * 4.0**i for i in range(9)]
     for norms, wanted in ((grows, 1.25), (shrinks, 0.25)):
         got = fitted_factor(norms)
+        assert got is not None, "return the factor"
         assert abs(got - wanted) < 1e-9, (
             f"norms {norms[0]:.3g}, {norms[1]:.3g}, … have the factor {wanted} towards the input, got {got:.4g}"
         )
@@ -174,7 +171,8 @@ def factor_by_a_fit():
 # ## Where does it come from?
 #
 # Back through one layer the gradient passes ReLU, batch norm and the weight. We walk by hand, in a few lines of
-# NumPy, and note what each of the three does to its size. Batch norm's backward is the third line of lesson 07.
+# NumPy, and note what each of the three does to its size. Batch norm's backward is the third line of lesson 07's
+# derivation.
 
 # %% id="where-run"
 m, n, layers = 256, 256, 30
@@ -195,7 +193,7 @@ for _ in range(layers):
 # %% id="where-back"
 size = numpy.linalg.norm
 gains = {"batch norm": [], "weight": [], "ReLU": []}
-after, dz = z, rng.normal(size=(m, n))
+after, dz = z, rng.normal(size=(m, n))  # after: what this layer's batch norm has made; dz: its gradient
 for z, weight, std in reversed(kept):
     dh = (dz - dz.mean(axis=0) - after * (dz * after).mean(axis=0)) / std
     dy = dh @ weight
@@ -221,8 +219,7 @@ claim("what batch norm does to it", gain["batch norm"], 1.18, 1.24, seen=(1.21, 
 
 # %% [markdown] id="why-where"
 # It is (c). How to read the picture: at 1 the size stays. Weight and ReLU cancel, $\sqrt 2 \cdot \sqrt{1/2} = 1$,
-# as He et al. have arranged it: ReLU lets half of the gradients pass, the weights double the square. What is left
-# over is batch norm.
+# as He et al. have arranged it. What is left over is batch norm.
 #
 # It divides by the width $\sigma$ of what comes in, forwards and (lesson 07) backwards. So the question is: how
 # wide is that?
@@ -245,22 +242,23 @@ claim("variance of max(z, 0)", float(y.var()), 0.336, 0.346, seen=(0.339, 0.342)
 # $$E[y^2] = \tfrac12, \qquad E[y] = \int_0^\infty z\,\frac{e^{-z^2/2}}{\sqrt{2\pi}}\,dz = \frac{1}{\sqrt{2\pi}}, \qquad
 # \mathrm{Var}[y] = \frac12 - \frac1{2\pi} = \frac{\pi - 1}{2\pi} \approx 0.341 .$$
 #
-# The mean of the squares is a half; but ReLU's outputs are all on one side of zero, and a good part of their size
-# is just their **mean**. Now go through one layer, forwards. He's weights have variance $2/n$, so that each of
-# the next layer's sums has
+# ReLU's outputs are all on one side of zero, and a good part of their size is just their **mean**. Now go through
+# one layer, forwards. He's weights have variance $2/n$, so that each of the next layer's sums has the variance
 #
 # $$\sigma^2 = n \cdot \frac2n \cdot \mathrm{Var}[y] = \frac{\pi - 1}{\pi} \approx 0.682$$
 #
-# as its variance over the batch. Without batch norm this is no loss: He's factor of 2 keeps the mean of the
-# *squares* at 1, the mean included. Batch norm takes the mean out, a share of $1/\pi$ of the whole, and stretches
-# what is left back to width 1. The gradient is stretched with it, by
+# over the batch. Without batch norm this is no loss: He's factor of 2 keeps the mean of the *squares* at 1, the
+# mean included. Batch norm takes the mean out, a share of $1/\pi$ of the whole, and stretches what is left back
+# to width 1. The gradient is stretched with it, by
 #
 # $$\frac1\sigma = \sqrt{\frac{\pi}{\pi - 1}} \approx 1.211 .$$
 #
-# And why does the gradient not lose as much as the signal, when its mean is taken out? Because it has none worth
-# the name: as random numbers, it has two of its $m$ directions removed, and a share of $2/m$ is next to nothing.
-# That is the whole explanation. The next picture has it as a dashed line that begins at the last of 50 layers: if
-# it runs nearly parallel to what we measured, the factor is right.
+# And does the gradient not lose something too? Batch norm's backward takes two directions out of it, its mean and
+# its part along $\hat x$. But a gradient that points anywhere has next to nothing in 2 of its $m = 256$
+# directions.
+#
+# The next picture has the factor as a dashed line that begins at the last of 50 layers: if it runs nearly
+# parallel to what we measured, the factor is right.
 
 # %% id="theory-run"
 picture(numbers)
@@ -402,20 +400,20 @@ claim("factor a layer of tanh, fitted (formula: 1.085)", others["tanh"]["factor"
 # %% [markdown] id="why-others"
 # It is (c). Sigmoid's small slope does not matter any more: if $f$ is flat, its output has little variance, batch
 # norm stretches it, and the two cancel. What matters is how *bent* $f$ is over the range from −2 to 2 in which
-# $z$ lives. Sigmoid is nearly a straight line there, ReLU has a corner. (The measured factors lie a per cent
-# above the formula: it is for layers and batches without end.)
+# most $z$ lie. Sigmoid is nearly a straight line there, ReLU has a corner.
 #
 # Can a cleverly bent $f$ get below 1? No. For $z$ from a normal distribution, $\mathrm{Var}[f(z)] \le E[f'(z)^2]$
 # holds for every $f$ without jumps, and the two are equal only for straight lines (the Gaussian Poincaré
-# inequality). A network of straight lines is one straight line. So with batch norm in every layer and no way
-# around, **whatever is not linear explodes** at the start of training; the only question is how fast.
+# inequality), and a network of straight lines is one straight line. So in a wide network with batch norm in every
+# layer and no way around, **whatever is not linear explodes** at the start of training; the only question is how
+# fast.
 
 # %% [markdown] id="skips"
 # ## What does help: a way around
 #
 # Let each layer only *add* to what is there, $x_{l+1} = x_l + W_l\,\mathrm{ReLU}(\mathrm{BN}(x_l))$. This is a
-# residual network, with the order of He et al. 2016, and lesson 09 is about its family. Here is one, small enough
-# to read:
+# residual network, with batch norm and ReLU before the weights, as in DenseNet; lesson 09 is about its family.
+# Here is one, small enough to read:
 
 
 # %% id="skips-code"
@@ -461,8 +459,8 @@ curves(
     xlabel="layers",
     ylabel="first/last",
     alt=(
-        f"On logarithmic axes the plain network's line bends upwards, from {without[0]:.1f} at 5 layers to {without[-1]:.1g} at 80; "
-        f"the residual network's is straight and flat, from {with_skips[0]:.1f} to {with_skips[-1]:.0f}."
+        f"On logarithmic axes, from 5 to 80 layers: plain from {without[0]:.1f} to {without[-1]:.1g}, "
+        f"residual from {with_skips[0]:.1f} to {with_skips[-1]:.3g}."
     ),
 )
 
@@ -475,15 +473,15 @@ claim("residual: 80 layers over 40", with_skips[-1] / with_skips[-2], 1.1, 2.6, 
 # It is (b). How to read it: both axes count factors. An exponential bends upwards in such a picture, a power
 # $L^a$ is a straight line with slope $a$. With skips the gradient still grows, but as a **power** of the depth.
 #
-# The reason is one line. Each branch has variance 0.682 (its batch norm and ReLU see to that, whatever comes in),
-# so the sum on the main road grows: $v_{l+1} = v_l + 0.682$. The deeper a layer, the wider its input, and the
-# more its batch norm has to *shrink*. Backwards, the skip hands the gradient on as it is, and the branch adds
-# $1/v_l$ of its square:
+# The reason is short. Each branch has variance 0.682 (its batch norm and ReLU see to that, whatever comes in), so
+# the sum on the main road grows: $v_{l+1} = v_l + 0.682$. The deeper a layer, the wider its input, and the more
+# its batch norm has to *shrink*. Backwards, the skip hands the gradient on as it is. In the branch weight and
+# ReLU cancel as before, batch norm divides by $\sqrt{v_l}$, and so it adds $1/v_l$ of the square:
 #
 # $$\|dx_l\|^2 \approx \Big(1 + \frac1{v_l}\Big)\,\|dx_{l+1}\|^2 .$$
 #
-# A plain layer multiplies by the same $1.467 = 1.211^2$ every time. Here the factors approach 1, and their
-# product grows no faster than a power.
+# A plain layer multiplies the square by the same $1.467 = 1.211^2$ every time. Here the factors approach 1, and
+# their product grows no faster than a power.
 
 # %% [markdown] id="x3"
 # ## Exercise 3: how slowly?
@@ -552,8 +550,8 @@ claim("measured exponent of the residual stack", power, 0.4, 1.05, seen=(0.622, 
 #
 # All of this is about the moment *before* the first step. Batch norm has its brake (lesson 07): the gradient of a
 # weight in front of batch norm is at a right angle to the weight, so that every step makes the weight longer, and
-# longer weights get smaller gradients. Let us train 50 plain layers on digits and look at the ratio at every
-# step.
+# longer weights get smaller gradients. Let us train 50 plain layers of 64 units on digits, in batches of 50, and
+# look at the ratio at every step.
 
 # %% [markdown] id="predict-training"
 # **Predict.** First/last is in the tens of thousands in the first step. After ten steps at rate 0.1 it is
@@ -607,9 +605,9 @@ claim(
 claim("growth of the first layer's weight in one step", watched["weight"][0] / began, 20, 2000, seen=(96.6, 341))
 
 # %% [markdown] id="why-training"
-# It is (c), and most of it happens in **one** step. The first layer takes a step that is about a hundred times as
-# long as its weight; it keeps its new length, and from then on gets about a hundredth of the gradient. The
-# explosion puts itself out. Nothing diverges, and if you look at the loss only, you will never know.
+# It is (c), and most of it happens in **one** step. (How to read the picture: at $10^0$ first and last layer get
+# the same.) The first layer takes a step that is about a hundred times as long as its weight or more; it keeps
+# its new length, and from then on gets that much less gradient. The explosion puts itself out. Nothing diverges.
 #
 # But look at what it has cost: after that step the first layers point in directions that one batch of 50 pictures
 # has chosen, and they are so long that later steps hardly turn them. Does the network learn?
@@ -618,7 +616,7 @@ claim("growth of the first layer's weight in one step", watched["weight"][0] / b
 # **Predict.** Six epochs of digits at rate 0.1, fifty layers each. Test accuracy of plain and residual:
 #
 # - (a) both above 90 %: the gradients are in order now
-# - (b) plain near chance, residual above 85 %
+# - (b) plain below 50 %, residual above 85 %
 # - (c) both near chance: six epochs are too few
 
 # %% id="learn-run"
@@ -628,21 +626,17 @@ claim("accuracy of 50 residual layers, %", residual_accuracy, 85, 100, seen=(93.
 
 # %% [markdown] id="why-learn"
 # It is (b). Same activation, same batch norm, same number of weights (and one batch norm more), same rate. The
-# gradients of the plain network's first and last layers are no longer thousands of times apart, and it learns
-# next to nothing. **An even gradient is necessary, not sufficient**: it must also still say something about
-# *these* images. Why it does not, we have not shown; what a way around does is lesson 09.
+# gradients of the plain network's first and last layers are no longer thousands of times apart, and yet it learns
+# little. **An even gradient is not enough**: it must also still say something about *these* images. Why it does
+# not, we have not shown; what a way around does is lesson 09.
 
 # %% [markdown] id="differs-16"
 # ## Where lecture and paper differ
 #
-# (16) The lecture says that ReLU prevents much of the loss of gradient and that batch norm can solve the
-# vanishing of the gradient. Both are too strong. What can be seen:
-#
-# - ReLU needs He's weights. With weights of variance $1/n$ each layer takes a factor $\sqrt{1/2}$ from signal and
-#   gradient.
-# - Batch norm removes the vanishing of sigmoid and tanh. It does so by giving every layer a factor slightly
-#   *above* 1.
-# - Both together explode, by $\sqrt{\pi/(\pi - 1)}$ a layer, at the start of training.
+# **Lecture and paper differ.** The lecture says that ReLU prevents much of the loss of gradient and that batch
+# norm can solve its vanishing. Both are too strong. ReLU needs He's weights (lesson 05). Batch norm does remove
+# the vanishing of sigmoid, by giving every layer a factor slightly *above* 1; together with ReLU it explodes, by
+# $\sqrt{\pi/(\pi - 1)}$ a layer, at the start of training.
 #
 # Neither changes that the gradient is a **product over all layers**. Only another path does. The networks that
 # went to a hundred layers and more in the year of batch norm, the ResNets, have both.
@@ -671,18 +665,17 @@ claim("accuracy of 50 residual layers, %", residual_accuracy, 85, 100, seen=(93.
 # what we measured: in wide networks with batch norm, gradients grow exponentially with depth at initialisation,
 # and this "cannot be eliminated by tuning the initial weight variances or by adjusting the nonlinear activation
 # function". They too find that after a single step of training the range of the gradients is dramatically
-# smaller, and that such networks without skips cannot be trained when they are very deep. Their calculation holds
-# for small batches too and is far more careful than ours; in the limit of large batches the factor for ReLU is
-# the same. The short derivation is close to one that Kyle Luther gave in 2020 ("Batch Norm Causes Exploding
-# Gradients").
+# smaller, and that such networks without skips cannot be trained when they are very deep. The short derivation is
+# close to one that Kyle Luther published in 2020 ("Why Batch Norm Causes Exploding Gradients"), with the same
+# $\sqrt{\pi/(\pi - 1)}$.
 #
-# Measured here: a factor of about 1.20, against 1.211. Our layers are 128 wide and our batches have 256 examples;
-# with fewer examples the factor is larger (the third thing to break).
+# Measured here: a factor of about 1.20, against 1.211, with layers 128 wide and batches of 256; smaller batches
+# change it (the third thing to break).
 #
 # Honest limits. This is the first moment of training, on random data, in fully connected layers. In a trained
 # network the ratio is another; in convolutions each channel has more values to normalise. Six epochs on 1,437
 # digits show that fifty plain layers are *harder*, not that they cannot be trained with patience. And at 10
-# layers the factor is five: harmless, as the good fields in the last row of lesson 07's map show.
+# layers first/last is about five: harmless, as the good fields in the last row of lesson 07's map show.
 
 # %% [markdown] id="source"
 # ## The real one
