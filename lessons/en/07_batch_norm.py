@@ -215,7 +215,7 @@ claim(
     numpy.linalg.norm(dw10) / numpy.linalg.norm(dw1),
     0.0999,
     0.1001,
-    seen=(0.1, 0.10001),
+    seen=(0.1, 0.1001),
 )
 
 right_angle = abs((dw1 * weight).sum(axis=1)) / numpy.linalg.norm(dw1, axis=1) / numpy.linalg.norm(weight, axis=1)
