@@ -3,11 +3,10 @@
 # norm and ReLU the gradient *grows* by a fifth at every layer on its way to the image. After thirty layers of
 # that, no learning rate suits both ends.
 #
-# In 2015 and 2016 came four ways out: Highway Networks, ResNets, stochastic depth, FractalNets. One has gates,
-# one has additions, one leaves layers out by chance, one repeats a pattern inside itself. The DenseNet paper
-# looks at all four and sees one idea: "they create short paths from early layers to later layers" (Huang et al.
-# 2017, §1). You train a network without such paths beside its twin with them, count the paths, and build the
-# heart of three of the four by hand.
+# In 2015 and 2016 came four ways out: Highway Networks, ResNets, stochastic depth, FractalNets. The DenseNet
+# paper sees one idea in all four: "they create short paths from early layers to later layers" (Huang et al. 2017,
+# §1). You train a network without such paths beside its twin with them, count the paths, and build the heart of
+# three of the four by hand.
 
 # %% id="imports" tags=["setup"]
 import inspect
@@ -36,10 +35,11 @@ digits = load("digits")
 # ## Two networks from the same parts
 #
 # Thirty 3 × 3 convolutions of 12 channels, each with batch norm. (One more stands in front, from one channel to
-# twelve.) We wire them up twice. The **plain** network puts one behind the other. The **residual** network takes
-# them in pairs, $\mathcal F$, and adds to what a pair returns what went into it (He et al. 2015, eq. 1):
+# twelve.) We wire them up twice. The **plain** network puts one behind the other, $x \to
+# \mathrm{ReLU}(\mathrm{BN}(\mathrm{conv}(x)))$. The **residual** network takes them in pairs, $\mathcal F$, and
+# adds to what a pair returns what went into it (He et al. 2015, eq. 1):
 #
-# $$\text{plain: } x \to \mathrm{ReLU}(\mathrm{BN}(\mathrm{conv}(x))) \qquad\qquad \text{residual: } x \to \mathrm{ReLU}(x + \mathcal F(x))$$
+# $$x \to \mathrm{ReLU}(x + \mathcal F(x))$$
 
 
 # %% id="twins-code"
@@ -73,9 +73,8 @@ claim("parameters of the plain network", plain.parameter_count(), 39_862, 39_862
 claim("parameters of the residual network", residual.parameter_count(), 39_862, 39_862)
 
 # %% [markdown] id="twins-words"
-# Our residual wiring took its parts from the *plain* network, and computed what the package's residual network
-# does: the two start from the same 39,862 numbers. An addition has nothing to learn. Now both see the same digits
-# in the same order.
+# Our residual wiring took its parts from the *plain* network: the two start from the same 39,862 numbers, and an
+# addition has nothing to learn. Now both see the same digits in the same order.
 
 # %% [markdown] id="predict-train"
 # **Predict.** Four epochs of training, the same rates for both. On the 360 test images
@@ -123,7 +122,7 @@ claim(
 
 # %% [markdown] id="why-train"
 # It is (c). Look at the left panel first: the deep plain network is bad at its own *training* images, so this is
-# no overfitting. And the third line, a plain network of only six layers, is far better than the one with thirty.
+# no overfitting. And a plain network of only six layers is far better than the one with thirty.
 #
 # That is absurd, and He et al. built their paper upon it. The deep network could copy the shallow one: six layers
 # that do the work, twenty-four that hand on what they get. The solution is there; training does not find it. They
@@ -215,9 +214,9 @@ def back_through_residual_units():
 #
 # $$(1 + f_3)(1 + f_2)(1 + f_1) = 1 + f_1 + f_2 + f_3 + f_2f_1 + f_3f_1 + f_3f_2 + f_3f_2f_1 .$$
 #
-# If the $f$ are *derivatives*, the product may be multiplied out like this: eight paths for the gradient, one of
-# length 0, three of length 1, three of length 2, one of length 3. Veit, Wilber and Belongie (2016) proposed to
-# see a residual network as such a bundle of $2^n$ paths. (The code calls them `ways`.)
+# If the $f$ are *derivatives*, the product may be multiplied out like this: eight paths for the gradient, of
+# lengths 0 to 3. Veit, Wilber and Belongie (2016) proposed to see a residual network as such a bundle of $2^n$
+# paths. (The code calls them `ways`.)
 
 # %% [markdown] id="predict-paths"
 # **Predict.** The 110-layer ResNet has 54 units, so there are $2^{54}$ paths, the longest through all 54. Draw
@@ -248,13 +247,13 @@ claim("share of paths through 19 to 35", typical, 0.980, 0.981, seen=(0.9801, 0.
 
 # %% [markdown] id="why-paths"
 # It is (c). How to read the picture: the height is the share of all paths that have this length. A path is 54
-# tosses of a coin, so lengths follow the binomial distribution: mean 27, and 98 % within 19 to 35. The path
-# through everything, the only one that the plain network has, is one in $2^{54} \approx 1.8 \cdot 10^{16}$.
+# tosses of a coin, so the mean is 27, and 98 % lie within 19 to 35. The path through everything, the only one
+# that the plain network has, is one in $2^{54} \approx 1.8 \cdot 10^{16}$.
 #
 # *How many* is not *how much*: a long path has many factors, and may carry next to nothing. Veit et al. measured
 # that on a trained network: "most of the gradient in a residual network with 110 layers comes from paths that are
-# only 10-34 layers deep" (abstract), and 34 layers are 17 of the 54 units. (The real unit has a ReLU behind its
-# addition, so its shortcut is not quite the identity; see lesson 12.)
+# only 10-34 layers deep" (abstract), and 34 layers are 17 of the 54 units. (The ReLU behind the addition, left
+# out here, is a subject of lesson 12.)
 
 # %% [markdown] id="x2"
 # ## Exercise 2: paths by length
@@ -325,9 +324,9 @@ def ways_of_each_length():
 #
 # $$y = H(x) \odot T(x) + x \odot (1 - T(x)), \qquad T(x) = \sigma(W_T\, x + b_T)$$
 #
-# $T$ is the *transform gate*, a number between 0 and 1 for each value; $1 - T$ is the *carry gate*. A gate costs
-# as many weights as the layer itself. Its bias begins negative, so that the layers begin by carrying; for the
-# convolutional networks the authors' files say −2. $\sigma(-2)$ is 0.12, so each layer lets 88 % through.
+# $T$, the *transform gate*, is a number between 0 and 1 for each value; $1 - T$ is the *carry gate*. The bias
+# begins negative, so that the layers begin by carrying: −2 in the authors' files for convolutional networks.
+# $\sigma(-2)$ is 0.12, so each layer lets 88 % through.
 
 # %% [markdown] id="predict-carry"
 # **Predict.** How much of the first feature maps is carried straight through 30 such layers, before training?
@@ -373,10 +372,9 @@ claim("share carried through 30 layers with a bias of −4", carried[-4][-1], 0.
 
 # %% [markdown] id="why-carry"
 # It is (c): 0.88 to the thirtieth is about 0.02, and the gates' random weights make it somewhat less. A shortcut
-# with a gate on it is a product again, with factors below 1. (The line at the top is the ResNet's: nothing to
-# multiply.) So the deeper the network, the more negative the bias must be. The authors tried −1 to −10; our
-# stacks in `minidense.experiments` start at −4. What a gate buys is that each value in each image can be treated
-# in its own way.
+# with a gate on it is a product again, with factors below 1; only the ResNet's line stays at the top. So a deeper
+# network wants a more negative bias: the authors tried −1 to −10, our stacks in `minidense.experiments` start at
+# −4. What a gate buys is that it can treat each value in each image in its own way.
 
 # %% [markdown] id="x3"
 # ## Exercise 3: a highway layer
@@ -477,7 +475,7 @@ claim("probability that all 54 are open", exact[54], 4e-8, 5e-8, seen=(4.49e-8, 
 # It is (b): $54 - \tfrac12 \cdot \tfrac{54 \cdot 55}{2 \cdot 54} = 40.25$ exactly. The authors save a quarter of
 # the training time with it. How to read the picture: the height is the probability of so many open units. All 54,
 # the network that is tested, is far out on the right (the last claim): it has in all likelihood *never once been
-# there* during training. Every mini-batch trains another, shorter network, and they share their weights.
+# there* during training.
 #
 # In the test all units are open, and then a unit contributes more than it did on average. So its branch is scaled
 # down (eq. 5):
@@ -502,8 +500,7 @@ def stochastic_unit(x, branch, p, *, training, rng):
 # <summary>Hint</summary>
 #
 # `rng.random()` is a number between 0 and 1; it is below $p$ with probability $p$. Only one of the three cases
-# knows $p$ as a factor. (PyTorch's dropout does it the other way around: it scales *up* in training and does
-# nothing in the test.)
+# knows $p$ as a factor. (Unlike PyTorch's dropout, which scales *up*, in training.)
 #
 # </details>
 
@@ -616,9 +613,6 @@ claim("paths through a block of four columns", sum(fractal_ways(4)), 26, 26)
 # right end. (Fractal: blocks of two columns. Stochastic depth: paths through closed units do not count. Highway:
 # a path counts as much as its untrained gates let through, with a bias of −2.) All four have moved the paths to
 # the left.
-#
-# FractalNets, too, drop things by chance in training: *drop-path* either drops some inputs of each join, never
-# all of them, or keeps a single column of the whole network.
 
 # %% [markdown] id="flow"
 # ## And the gradient?
@@ -655,8 +649,8 @@ claim("plain: times steeper than fractal", ratio["plain"] / ratio["fractal"], 1,
 # %% [markdown] id="why-flow"
 # It is (b). How to read it: the loss is at the right; a line that rises to the left explodes. The plain stack
 # does, as in lesson 08. The residual stack is far flatter, and so is the highway one, which has no batch norm (as
-# in its paper). The fractal one lies in between: with two columns, *every* path still goes through at least half
-# of the layers, and half an exponent is an exponent. It matters how short the short paths are.
+# in its paper). In the fractal one, with two columns, *every* path still goes through at least half of the
+# layers, and half an exponent is an exponent.
 
 # %% [markdown] id="shared"
 # ## What they share, and in what they differ
@@ -665,40 +659,37 @@ claim("plain: times steeper than fractal", ratio["plain"] / ratio["fractal"], 1,
 # |---|---|---|---|
 # | Highway | $x \odot (1 - T(x))$ | yes, by gates | as in training |
 # | ResNet | $x$ itself | no | as in training |
-# | Stochastic depth | $x$; and some branches are missing | no, by chance | all open, branches times $p_l$ |
+# | Stochastic depth | $x$; some branches are missing | no, by chance | all open, branches times $p_l$ |
 # | FractalNet | a convolution beside a longer sequence | yes, as any convolution | all columns, a mean |
 #
-# In all four, what meets is **added** or averaged. From the sum nobody can tell any more who said what. Lesson 10
-# is about the fifth way, which adds nothing.
+# (FractalNets may drop paths by chance in training too.) In all four, what meets is **added** or averaged. From
+# the sum nobody can tell any more who said what. Lesson 10 is about a fifth way, which adds nothing.
 
 # %% [markdown] id="differs-17-18"
 # **Lecture and paper differ.** Two sentences of the lecture are a little off.
 #
-# It says that Highway Networks and ResNets both skip layers by an identity connection. Only the ResNet's is one.
-# A Highway Network mixes by gates, and you saw what they leave of the input after 30 layers.
+# It says that Highway Networks and ResNets both skip layers by an identity connection. Only the ResNet's is one;
+# a Highway Network mixes by gates, and you saw what they leave of the input.
 #
-# It says that FractalNets get a "nominal" depth that is deeper than the real one. In the DenseNet paper they
-# "repeatedly combine several parallel layer sequences with different number of convolutional blocks to obtain a
-# large nominal depth, while maintaining many short paths in the network" (§1). The nominal depth is real: you
-# counted 40 convolutions in a row. But beside them there is a path of five.
+# It says that FractalNets get a "nominal" depth that is deeper than the real one. In the DenseNet paper they have
+# parallel sequences "to obtain a large nominal depth, while maintaining many short paths in the network" (§1).
+# The nominal depth is real: you counted 40 convolutions in a row. But beside them there is a path of five.
 
 # %% [markdown] id="break-it"
 # ## Break it
 #
-# - Train longer: set `epochs=12` in "train-run" and `range(1, 13)` in its picture. How far does the plain network
-#   catch up? (A claim may stop you: that is an answer.) Is degradation then about what it *can* learn, or how
-#   fast?
+# - Set `epochs=12` in "train-run" and `range(1, 13)` in its picture. How far does the plain network catch up? (A
+#   claim may stop you: that is an answer.) Is degradation about what it *can* learn, or how fast?
 # - In "twins-code", leave `x +` away in `residual_forward`. Which claim stops you? Then put $2x$ for $x$ in
 #   exercise 1's sum: what does the gradient do over 50 silent units?
-# - In "open-run", set `survival=0.1` in `path_lengths` (and mend the sum). How many units are open now, and how
-#   wide is the bell?
+# - In "open-run", set `survival=0.1` in `path_lengths` (and mend the sum). How many units are open now?
 
 # %% [markdown] id="summary"
 # ## Three lines to keep
 #
-# 1. Thirty plain layers train badly on data that six learn well; with an addition around every two of them the
-#    same parameters train well. The solution was there; the short paths let training find it.
-# 2. $n$ units that can be gone around are $2^n$ paths, nearly all about $n/2$ long. The longest one is rare.
+# 1. Thirty plain layers train badly on data that six learn well; with an addition around every two of them, the
+#    same parameters train well.
+# 2. $n$ units that can be gone around are $2^n$ paths, nearly all about $n/2$ long.
 # 3. Gates, identities, chance and fractals differ in how, and share the result: short paths from early layers to
 #    late ones.
 
@@ -711,14 +702,12 @@ claim("plain: times steeper than fractal", ratio["plain"] / ratio["fractal"], 1,
 # layers than with 20 (figure 1), and above 60 % with 110. Their residual networks get better with depth: 8.75 %
 # with 20 layers, 6.43 % with 110 (table 6).
 #
-# **The others**, on CIFAR-10 with mirrored and shifted images, as printed in DenseNet's table 2: Highway 7.72 %;
-# stochastic depth 5.23 %, where the same ResNet without it has 6.41 %; FractalNet 5.22 %, and 4.60 % with dropout
-# and drop-path.
+# **The others**, CIFAR-10 with augmentation, as printed in DenseNet's table 2: Highway 7.72 %; stochastic depth
+# 5.23 %, without it 6.41 %; FractalNet 5.22 %, with dropout and drop-path 4.60 %.
 #
 # **Limits of what was measured here.** 1,437 digits of 8 × 8 pixels, four epochs. That shows a plain network
 # fail, since the gap is so large. It cannot show which of the four is best: we trained only one of them, and one
-# test image is 0.28 %. The paths were counted, not weighed; what a path carries, Veit et al. measured, we did
-# not.
+# test image is 0.28 %. The paths were counted, not weighed.
 
 # %% [markdown] id="source"
 # ## The real ones

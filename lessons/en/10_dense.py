@@ -1,6 +1,6 @@
 # %% [markdown] id="why-dense"
-# Four families in lesson 09, and all of them add or average. A residual unit paints its result *over* what it
-# got. Whoever stands at the end sees the sum, and cannot take it apart again.
+# Four families in lesson 09, and all of them add or average. Whoever stands at the end sees the sum, and cannot
+# take it apart again.
 #
 # The DenseNet paper changes one symbol: "we combine features by concatenating them" (Huang et al. 2017, §1).
 # Nothing is added, everything is laid side by side, and each layer sees all of it. You write the block, and its
@@ -57,9 +57,8 @@ def layers_of(block):
 # Choose before you run the next cell.
 
 # %% id="channels-run"
-block = DenseBlock(
-    BottleneckLayer, 6, 64, 32, 0.0
-)  # six layers (their bottleneck: lesson 11), 64 channels in, k = 32, no dropout
+# six layers, 64 channels in, k = 32, no dropout; what a bottleneck is, lesson 11 tells
+block = DenseBlock(BottleneckLayer, 6, 64, 32, 0.0)
 seen = [layer.conv1.weight.shape[1] for layer in layers_of(block)]  # a kernel is (channels out, channels in, …)
 print("channels that each layer sees:", seen)
 
@@ -305,8 +304,8 @@ claim(
 # %% [markdown] id="why-ways"
 # It is (b). A path through a dense block is a choice of layers, those it stops at, and any choice will do:
 # $2^{12}$. Seen as paths, the network is a ResNet. The paper says it too: "Superficially, DenseNets are quite
-# similar to ResNets", as equation 2 differs from equation 1 only in concatenating instead of summing (§5). What
-# differs is what is *on* the paths: nothing is summed on the way forward, and each layer is narrow.
+# similar to ResNets" (§5). What differs is what is *on* the paths: nothing is summed on the way forward, and each
+# layer is narrow.
 #
 # Backwards there is a sum all the same. Each feature map is used by every later layer, and lesson 01 says what
 # happens to what is used many times.
@@ -491,10 +490,10 @@ eighty = flow_of(stack(**kinds["sigmoid, no batch norm"], depth=80, seed=SEED), 
 claim("sigmoid without batch norm, 80 layers: gradient of the first", eighty[0], 0, 0)
 
 # %% [markdown] id="why-flow"
-# It is (a). How to read the picture: a line that rises to the left explodes. The plain stack does, as in lesson
-# 08. The residual one has a slope left, a factor of several. The dense one is level. The sigmoid stack is not in
-# the picture: its first layer gets some $10^{-28}$ of the last one's gradient, and with 80 layers the float32
-# number is exactly 0.0.
+# It is (a). How to read the picture: a line that rises to the left explodes. The plain stack does, as lesson 08
+# found. The residual one has a slope left, a factor of several. The dense one is level. The sigmoid stack is not
+# in the picture: its first layer gets some $10^{-28}$ of the last one's gradient, and with 80 layers the float32
+# number is exactly 0.
 #
 # One honest remark. The level line is of the *weights*. Of what the layers return (second column of the table,
 # and the picture before), the gradient falls about tenfold from left to right in the dense stack, and somewhat
@@ -505,14 +504,12 @@ claim("sigmoid without batch norm, 80 layers: gradient of the first", eighty[0],
 # %% [markdown] id="differs-20-27"
 # **Lecture and paper differ.** Two small things, both in the lecture's part on dense blocks.
 #
-# It writes that *after the layers have been summed*, they go through the non-linear $H$. Nothing is summed. "We
-# never combine features through summation before they are passed into a layer; instead, we combine features by
-# concatenating them", says the paper (§1), and the lecture's own equation a few lines above has the square
-# brackets.
+# It writes that *after the layers have been summed*, they go through the non-linear $H$. Nothing is summed: "we
+# never combine features through summation before they are passed into a layer", says the paper (§1), and the
+# lecture's own equation a few lines above has the square brackets.
 #
 # The comment in its code of the first block reads `# 96 -> 128 -> 160 -> 192 -> 224 -> 256`. These are the
-# channels *after* each concatenation. What the six layers see is 64, 96, …, 224, as you saw. Both lists have six
-# numbers, so it is easy to take one for the other.
+# channels *after* each concatenation. What the six layers see is 64, 96, …, 224, as you saw.
 
 # %% [markdown] id="break-it"
 # ## Break it
