@@ -10,10 +10,10 @@ import pytest
 
 from minidense import models
 from minidense.data import load
-from minidense.errors import ConfigError
+from minidense.errors import ConfigError, DivergenceError
 from minidense.experiments import Notebook, training
 from minidense.experiments.arithmetic import DENSE_ARITHMETIC, break_even, dense_arithmetic
-from minidense.experiments.efficiency import PARAMETER_EFFICIENCY, needed, parameter_efficiency
+from minidense.experiments.efficiency import PARAMETER_EFFICIENCY, matches, needed, parameter_efficiency
 from minidense.experiments.heads import (
     GLOBAL_AVERAGE_POOLING,
     SHIFTS,
@@ -270,6 +270,11 @@ def test_both_runs_are_one_until_the_first_drop(capsys):
     assert list(loss.get_lines()[1].get_ydata()) == falling["smoothed"]
 
 
+def test_a_staircase_that_diverges_says_which_rate_was_too_high():
+    with pytest.raises(DivergenceError, match=r"learning_rate=10000 .* epoch \d \(seed 3\); try a lower one"):
+        staircase(learning_rate=1e4, epochs=4, depth=10, growth_rate=2, seeds=(3,))
+
+
 # -- the head ---------------------------------------------------------------------------------------------------------
 
 
@@ -341,12 +346,30 @@ def test_what_a_family_needs_is_read_off_its_line():
     assert needed(line, None) is None
 
 
+def test_what_matches_a_residual_network_by_hand():
+    sizes = {
+        "DenseNet": [(100, 1.0), (10_000, 0.01)],
+        "DenseNet-BC": [(50, 0.05), (500, 0.02)],
+        "pre-activation ResNet": [(4000, 0.1)],
+    }
+    points = [
+        {"family": family, "size": "", "parameters": n, "test_loss": {"mean": loss}}
+        for family, line in sizes.items()
+        for n, loss in line
+    ]
+    first, second = matches(points)
+    # Half-way between losses of 1 and 0.01 on a logarithmic axis lies 0.1, and half-way between 100 and 10,000 parameters 1,000.
+    assert (first["other"], first["needs"], first["share"]) == ("DenseNet", pytest.approx(1000), pytest.approx(0.25))
+    assert (second["other"], second["needs"], second["share"]) == ("DenseNet-BC", None, None)
+
+
 def test_families_of_several_sizes_are_compared(capsys):
     numbers, table, picture = checked(PARAMETER_EFFICIENCY, lambda: parameter_efficiency(sizes=(0, 1), **SMALL), capsys)
     points = numbers["points"]
     assert [each["parameters"] for each in points] == [2878, 10_346, 2365, 8570, 2888, 11_094]
-    assert {each["needs"] is None or each["needs"] > 0 for each in numbers["matches"]} == {True}
-    assert len(numbers["matches"]) == 4
+    assert [(each["size"], each["other"]) for each in numbers["matches"]] == [
+        (size, other) for size in ("width = 2", "width = 4") for other in ("DenseNet", "DenseNet-BC")
+    ]
     assert {"family": "DenseNet-BC", "depth": 40, "parameters": 176_122} in numbers["paper"]
     assert f"| DenseNet-BC | k = 4 | 8,570 | {points[3]['multiply_adds']:,} |" in table
     assert "40: 176,122" in table

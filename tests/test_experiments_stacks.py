@@ -359,8 +359,9 @@ def test_published_errors_are_those_of_the_paper():
     assert all("Table 2" in row["source"] for row in published_errors())
 
 
-def test_composite_function_numbers_table_and_picture(capsys):
+def test_composite_function_numbers_table_and_picture(capsys, monkeypatch):
     small = {"depth": 2, "width": 2}
+    monkeypatch.delattr(unit_orders, "load")  # nothing but the images that it is given
     numbers = as_json(unit_orders.composite_function(dense=small, residual=small, flow_depth=4, **RUN))
     assert [row["name"] for row in numbers["orders"]] == ["BN-ReLU-Conv", "Conv-BN-ReLU"]
     assert [row["name"] for row in numbers["units_trained"]] == list(UNITS)

@@ -58,7 +58,7 @@ FLOORS = {
     "cli": 7,
 }
 # may be imported inside functions, and only there
-OPTIONAL = {"PIL", "cupy", "jupytext", "matplotlib", "nbclient", "nbformat", "scipy", "torch"}
+OPTIONAL = {"PIL", "cupy", "jupyter_client", "jupytext", "matplotlib", "nbclient", "nbformat", "scipy", "torch"}
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 

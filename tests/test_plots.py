@@ -261,6 +261,7 @@ def test_a_map_has_its_numbers_in_its_fields():
     [
         (lambda: plots.curves([1, 2], {"a": [1, 2, 3]}, alt=""), ShapeError, "'a' has 3 values for 2 places"),
         (lambda: plots.curves([1, 2], {}, alt=""), ShapeError, "no lines"),
+        (lambda: plots.curves([1, 2, 3], [1, 2, 3], alt=""), ShapeError, "got a list; give {name: values}"),
         (lambda: plots.curves([1], {"a": [1]}, alt="", log="z"), ConfigError, "got 'z'"),
         (lambda: plots.curves([1], {"a": [1]}, alt="", between={"b": ([1], [1])}), ConfigError, "a band for 'b'"),
         (
@@ -599,6 +600,8 @@ def test_feature_reuse_keeps_zeros_where_there_is_a_connection_and_takes_names()
     ("draw", "error", "says"),
     [
         (lambda: plots.gradient_flow({}), ShapeError, "no values"),
+        (lambda: plots.gradient_flow([1, 2, 3]), ShapeError, "got a list; give {name: values}"),
+        (lambda: plots.gradient_flow(np.ones(3)), ShapeError, "got a ndarray; give {name: values}"),
         (lambda: plots.gradient_flow({"a": []}), ShapeError, "no values"),
         (lambda: plots.gradient_flow({"a": [1, -2]}), DataError, r"'a' has a negative value \(-2\)"),
         (lambda: plots.gradient_flow({"a": [1, 2]}, layers=["x"]), ShapeError, "1 names of layers for 2 layers"),

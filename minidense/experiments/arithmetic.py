@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from .. import models
 from ..models.densenet import BottleneckLayer, DenseBlock, DenseLayer, DenseNet, Transition
 from ..nn import Conv2d, Linear, Module, init
-from ..plots import Picture, curves, several
+from ..plots import BLACK, Picture, curves, several
 from ..summary import summarise
 from .experiment import Experiment, Numbers
 from .figures import VARIANTS
@@ -117,8 +117,8 @@ def dense_arithmetic(
 
     returns  depth, growth_rate, classes
              networks    of each variant: family, bottleneck, compression, stem_channels, parameters, multiply_adds of a 32×32 image,
-                         last_channels (that the classifier reads), bottlenecks_that_pay (of how many layers; None without bottlenecks),
-                         layers (see ``layer_by_layer``)
+                         last_channels (that the classifier reads), dense_layers (how many there are), bottlenecks_that_pay (in how many
+                         of them; None without bottlenecks), layers (see ``layer_by_layer``)
              bottleneck  see ``break_even``
              growth      {"growth_rates": [...], family: [parameters, ...]}; first convolutions have 16 channels, with bottlenecks 2k
              vgg         layers of VGG-16, whose channels double where DenseNet's grow by k
@@ -236,7 +236,7 @@ def picture(numbers: Numbers) -> Picture:
         ylabel="weights of the layer",
         title=f"a bottleneck pays if c > 7.2k = {pays['by_formula']:g}",
     )
-    bottleneck.axvline(pays["by_formula"], color="black", linewidth=0.8, linestyle=":")
+    bottleneck.axvline(pays["by_formula"], color=BLACK, linewidth=0.8, linestyle=":")
     families = {each["family"]: growth[each["family"]] for each in numbers["networks"]}
     curves(
         growth["growth_rates"],

@@ -13,6 +13,7 @@ from ..errors import ConfigError
 from ..nn import Module
 from ..optim import SGD
 from ..plots import Picture, heat_map, several
+from ..plots.picture import write_in
 from ..tensor import Tensor, no_grad
 from ..threads import threads
 from .experiment import Experiment, Notebook, Numbers
@@ -20,7 +21,7 @@ from .perceptrons import ACTIVATIONS, WRITTEN, trained_perceptron
 from .seeds import chosen, once, over_seeds, written
 from .seeds import options as seeds_and_epochs
 from .stacks import stack
-from .training import GUESSING, loss_and_accuracy, train
+from .training import CHANCE, loss_and_accuracy, train
 
 SEEDS, EPOCHS, DEPTH = 3, 15, 10
 RATES = (0.001, 0.01, 0.1, 1.0)
@@ -53,7 +54,7 @@ def learning_at(
         batch_norm=batch_norm,
     )
     diverged = history[-1]["diverged"]
-    accuracy = 1 - GUESSING / 100 if diverged else loss_and_accuracy(model, dataset)[1]
+    accuracy = CHANCE if diverged else loss_and_accuracy(model, dataset)[1]
     return {"test_accuracy": accuracy, "diverged": diverged, "seconds": time.perf_counter() - began}
 
 
@@ -258,13 +259,12 @@ def picture(numbers: Numbers) -> Picture:
         title=f"{numbers['depth']} hidden layers, {numbers['epochs']} epochs",
         xlabel="learning rate",
     )
+    (image,) = heat.images
     for i, cells in enumerate(rows.values()):
         for j, each in enumerate(cells):
             accuracy = 100 * each["test_accuracy"]["mean"]
             text = f"{accuracy:.1f}" + ("\ndiverged" if each["diverged"] == len(numbers["seeds"]) else "")
-            heat.text(
-                j, i, text, ha="center", va="center", fontsize="small", color="white" if accuracy > 60 else "black"
-            )
+            write_in(heat, i, j, text, on=image.cmap(image.norm(accuracy)))
     if one is not None:
         names = ["eval", *map(str, one["batch_sizes"])]
         found = [100 * each["mean"] for each in (one["eval"], *one["training"])]

@@ -134,6 +134,7 @@ def global_average_pooling(
                     shifted         one {"values", "mean", "spread"} a distance: accuracy on test images moved so far, mean of the four
                                     directions
                     lost            the same of shifted[0] − shifted[i]: what moving costs
+                    seconds         mean of a run
              beyond_chance  for each augmentation: are the heads apart by more than chance in test_accuracy, in gap, and in "lost" at
                     each distance?
     """

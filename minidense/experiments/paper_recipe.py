@@ -10,9 +10,7 @@ from ..nn import Module
 from ..optim import SGD
 from ..schedule import paper_drops, step_decay
 from .experiment import Numbers
-from .training import loss_and_accuracy, train
-
-GUESSING = 0.1  # accuracy among ten classes
+from .training import CHANCE, loss_and_accuracy, train
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ def trained_and_tested(recipe: PaperRecipe, model: Module, dataset: Dataset, *, 
              diverged
     """
     last = recipe.train(model, dataset, seed=seed, tested=False)[-1]
-    loss, accuracy = (None, GUESSING) if last["diverged"] else loss_and_accuracy(model, dataset)
+    loss, accuracy = (None, CHANCE) if last["diverged"] else loss_and_accuracy(model, dataset)
     return {
         "test_accuracy": accuracy,
         "test_loss": loss,

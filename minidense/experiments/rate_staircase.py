@@ -10,8 +10,9 @@ import numpy
 
 from .. import models
 from ..data import load
+from ..errors import DivergenceError
 from ..models import Classifier
-from ..plots import Picture, curves, several
+from ..plots import BLACK, BLUE, Picture, curves, several
 from ..schedule import paper_drops
 from ..tensor import Tensor
 from .experiment import Experiment, Numbers
@@ -68,6 +69,8 @@ def staircase(
                     ratio                     after / before, one of each seed
                     constant_ratio            the same between these epochs in the run whose rate stays
              end    mean training loss of the last epoch: {"falling": one of each seed, "constant": ...}
+
+    Raises DivergenceError when the loss of a run becomes no number.
     """
     dataset = load("digits")
     recipe = PaperRecipe(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, augment=augment)
@@ -77,6 +80,11 @@ def staircase(
         for name, how in (("falling", recipe), ("constant", replace(recipe, falling=False))):
             model = LossKept(models.densenet(depth=depth, growth_rate=growth_rate, in_channels=1, seed=seed))
             history = how.train(model, dataset, seed=seed)
+            if history[-1]["diverged"]:
+                raise DivergenceError(
+                    f"staircase: with learning_rate={learning_rate:g} the loss became no number in epoch {len(history)} "
+                    f"(seed {seed}); try a lower one"
+                )
             n = len(model.losses) // len(history)
             run[name] = {
                 "loss": model.losses,
@@ -151,7 +159,7 @@ def picture(numbers: Numbers) -> Picture:
     figure, panels = several(1, 2, width=9, height=5, sharex=True, height_ratios=(3, 1))
     loss, rate = panels[:, 0]
     epochs = [(i + 1) / steps for i in range(len(run["falling"]["loss"]))]
-    loss.plot(epochs, run["falling"]["loss"], color="#0072B2", alpha=0.25, linewidth=0.8)
+    loss.plot(epochs, run["falling"]["loss"], color=BLUE, alpha=0.25, linewidth=0.8)
     kinds = {"rate falls": "falling", "rate stays": "constant"}
     curves(
         epochs,
@@ -174,7 +182,7 @@ def picture(numbers: Numbers) -> Picture:
     rate.get_legend().remove()
     for each in numbers["drops"]:
         for axes in (loss, rate):
-            axes.axvline(each["epoch"], color="black", linewidth=0.8, linestyle=":")
+            axes.axvline(each["epoch"], color=BLACK, linewidth=0.8, linestyle=":")
     said = "; ".join(
         f"at epoch {each['epoch']} it goes from {each['before'][0]:.3f} to {each['after'][0]:.3f}, and where the rate stays to "
         f"{each['constant_ratio'][0]:.2f} of what it was"

@@ -187,7 +187,7 @@ def feature_reuse(
 
     depth, bottleneck    L = 3n + 4 without bottlenecks, 6n + 4 with them, for n layers in each of three blocks
 
-    returns  depth, growth_rate, bottleneck, epochs, seeds, parameters
+    returns  depth, growth_rate, bottleneck, epochs, seeds, seconds (mean of a run, its maps included)
              test_accuracy, test_loss    {"values", "mean", "spread"} of the whole networks
              blocks     for each of the three
                         sources    names of the rows: "input", "1", "2", …

@@ -15,7 +15,7 @@ from .experiment import Experiment, Notebook, Numbers
 from .perceptrons import ACTIVATIONS, USUAL, WRITTEN, first_to_last, gradient_norms, perceptron, trained_perceptron
 from .seeds import chosen, once, over_seeds, written
 from .seeds import options as seeds_and_epochs
-from .training import GUESSING
+from .training import CHANCE
 
 SEEDS, EPOCHS, WIDTH = 5, 30, 64
 DEPTHS = (3, 10, 20)
@@ -113,7 +113,7 @@ def row(activation: str, depth: int, runs: Sequence[Numbers]) -> Numbers:
 
 def accuracy(run: Numbers) -> float:
     """At the end of a run, as a fraction; what diverged is guessing."""
-    return 1 - GUESSING / 100 if run["diverged"] else run["test_accuracy"][-1]
+    return CHANCE if run["diverged"] else run["test_accuracy"][-1]
 
 
 def table(numbers: Numbers) -> str:

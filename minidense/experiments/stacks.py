@@ -27,7 +27,7 @@ from ..tensor import Tensor
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "sigmoid": F.sigmoid, "tanh": F.tanh}
 COLUMNS = 2  # of each fractal block: its longest path has 2 convolutions, its shortest 1
 # Of highway gates: T starts at σ(−4) = 0.018. With the −2 of the released 19-layer file, 30 layers without batch norm let 2 % through.
-GATE_BIAS = -4.0
+STACK_GATE_BIAS = -4.0
 SURVIVAL = 0.5  # of the last residual unit in stochastic depth
 
 
@@ -213,7 +213,7 @@ def stack(
         draw(model, rng, conv=init.he_normal if relu else init.xavier_normal, linear=init.torch_default)
         for module in model.modules():
             if isinstance(module, HighwayLayer) and module.T.bias is not None:
-                module.T.bias.data[...] = GATE_BIAS
+                module.T.bias.data[...] = STACK_GATE_BIAS
 
     return finished(make, start, seed=seed, dtype=numpy.float32, device="cpu")
 

@@ -14,8 +14,8 @@ from ..errors import ConfigError
 from ..plots import BLUE, GREY, ORANGE, Picture, several
 from ..threads import thread_count
 from .experiment import Experiment, Notebook, Numbers
+from .side_by_side import GUESSING, Job, Recipe, all_trained
 from .small_networks import FAMILIES, MULTIPLY_ADDS, TOLERANCE
-from .training import GUESSING, Job, Recipe, all_trained
 
 RECIPE = Recipe(train_images=5000, test_images=5000, epochs=10)
 SEEDS = 3

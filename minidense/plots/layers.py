@@ -55,9 +55,11 @@ def gradient_flow(
     between  {label: (lowest, highest)}: a shaded band, such as the spread over seeds
     returns  the picture; its words give first and last value and their ratio
 
-    NaN and infinity leave a gap, and the words say so. Raises ShapeError for no values or a wrong number of names, DataError for a
-    negative one.
+    NaN and infinity leave a gap, and the words say so. Raises ShapeError for no values, values without a name or a wrong number of
+    names, DataError for a negative one.
     """
+    if not isinstance(flows, Mapping):
+        raise ShapeError(f"gradient_flow: flows must have names, got a {type(flows).__name__}; give {{name: values}}")
     values = {label: floats(line) for label, line in flows.items()}
     if not values or not all(line.ndim == 1 and len(line) for line in values.values()):
         raise ShapeError("gradient_flow: no values; give {label: one value a layer, the first layer first}")

@@ -130,9 +130,11 @@ def curves(
     log      "", "x", "y" or "xy": which axes are logarithmic
     words    title, xlabel, ylabel, xlim, ylim, ...
 
-    From the seventh line on, colours come again, dashed. Raises ShapeError when a line has more or fewer values than x, and when
-    there is none; ConfigError for a band without its line, and for another ``log``.
+    From the seventh line on, colours come again, dashed. Raises ShapeError when a line has more or fewer values than x, has no
+    name, and when there is none; ConfigError for a band without its line, and for another ``log``.
     """
+    if not isinstance(lines, Mapping):
+        raise ShapeError(f"curves: lines must have names, got a {type(lines).__name__}; give {{name: values}}")
     if not lines:
         raise ShapeError("curves: no lines to draw; give at least one, {name: values}")
     if log not in ("", "x", "y", "xy"):
