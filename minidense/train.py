@@ -137,9 +137,8 @@ def fit(
         precision(config.precision),
         steps_as_graph(config.graph),
         freed_memory_kept(),
-        numpy.errstate(
-            over="ignore", divide="ignore", invalid="ignore"
-        ),  # a run that diverges is told once, by refuse_divergence
+        # a run that diverges is told once, by refuse_divergence
+        numpy.errstate(over="ignore", divide="ignore", invalid="ignore"),
         in_our_words(),
         stop_on_ctrl_c() as stopping,
     ):

@@ -1,12 +1,11 @@
 # %% [markdown] id="why-count"
 # Open the paper at Table 2 and look at the column of parameters. A DenseNet with 100 layers has 7.0 million;
 # another one, also with 100 layers and the same growth rate, has 0.8 million and does almost as well. Between the
-# two rows stand two letters, B and C. This lesson is about what they do, and everything in it can be done with a
-# pencil.
+# two rows stand two letters, B and C. This lesson is about what they do.
 #
-# Nothing is trained here. You count channels, then weights, and each count is held against a network that
-# minidense has built. At the end you have a function of a dozen lines that tells the size of any DenseNet for
-# small images to the last parameter.
+# Nothing is trained here. You count with a pencil, and each count is held against a network that minidense has
+# built. At the end you have a function of a dozen lines that tells the size of any DenseNet for small images to
+# the last parameter.
 
 # %% id="imports" tags=["setup"]
 import inspect
@@ -95,8 +94,7 @@ claim("weights of DenseNet's largest convolution", most["DenseNet, L = 100, k = 
 
 # %% [markdown] id="differs-19"
 # **Lecture and paper differ.** The lecture gives VGG's channels as 32, 64, 128, 256, … The networks of Simonyan &
-# Zisserman have 64, 128, 256, 512, 512, as the left panel counts. The point, multiplication against addition,
-# stands.
+# Zisserman have 64, 128, 256, 512, 512, as the left panel counts. The point stands.
 
 # %% [markdown] id="growth"
 # ## What the growth rate costs
@@ -137,14 +135,13 @@ claim("factor for twice the growth rate, to two digits", round(wide / densenet.p
 # axes that are both logarithmic, a law like $k^2$ is a straight line of slope 2. All four lines run side by side;
 # B and C move them down without turning them. The paper prints 7.0 and 27.2 M for the two networks (Table 2).
 #
-# Depth acts in the same way: with twice the layers in a block, the last of them reads twice as much.
+# Depth acts alike: with twice the layers in a block, the last of them reads twice as much.
 
 # %% [markdown] id="bottleneck"
 # ## B: a fee at the door
 #
 # In the last layers of a block, 3×3 convolutions with nine weights for every channel read hundreds of channels.
-# DenseNet-B puts a 1×1 convolution in front, which first makes $4k$ channels of them, whatever $c$ is (§3,
-# "bottleneck layers"):
+# DenseNet-B first makes $4k$ channels of them by a 1×1 convolution, whatever $c$ is (§3, "bottleneck layers"):
 #
 # $$\underbrace{9\,c\,k}_{\text{3×3: } c \to k} \qquad \text{against} \qquad
 # \underbrace{4\,c\,k}_{\text{1×1: } c \to 4k} + \underbrace{9 \cdot 4k \cdot k}_{\text{3×3: } 4k \to k} = 4ck + 36k^2$$
@@ -184,14 +181,14 @@ claim("of which the bottleneck makes smaller", bc["bottlenecks_that_pay"], 42, 4
 # It is (c): $4 \cdot 24 \cdot 12 + 36 \cdot 144 = 6336$ weights instead of $9 \cdot 24 \cdot 12 = 2592$. How to
 # read the picture: where a line starts is the fee, its slope the price of each channel. They cross where $5ck =
 # 36k^2$, at $c = 7.2\,k$, so for $k = 12$ a bottleneck saves weights from 87 channels on. In DenseNet-BC (100,
-# 12) that holds for 42 of the 48 layers. The six others stand at the beginning of block 1; blocks 2 and 3 begin
-# with 108 and 150 channels, past the crossing.
+# 12) that holds for 42 of the 48 layers; the six others stand at the beginning of block 1.
 
 # %% [markdown] id="differs-22"
 # **Lecture and paper differ.** The lecture says that the 1×1 convolution reduces the number of channels that are
 # multiplied, and so the parameters. Without a condition this is false: where $c < 4k$ the "bottleneck" even
-# *widens*, from 24 channels to 48 in the first layer, and below $7.2k$ it adds weights. The paper promises less:
-# "to reduce the number of input feature-maps, and thus to improve computational efficiency" (§3).
+# *widens*, from 24 channels to 48 in the first layer, and below $7.2k$ it adds weights. The paper promises "to
+# reduce the number of input feature-maps, and thus to improve computational efficiency" (§3); for that too $c$
+# must exceed $7.2k$, because every weight of a convolution is used once at each pixel.
 
 # %% [markdown] id="predict-b"
 # **Predict.** With B, the 6,979,642 parameters of $L = 100$, $k = 12$ become 1,210,066. What does most of this?
@@ -219,10 +216,9 @@ claim(
 
 # %% [markdown] id="why-b"
 # It is (b). $L$ counts **convolutions**, and with B a dense layer has two of them. At the same $L$ there are half
-# as many layers, each block grows half as far, and half the depth means about a quarter of the weights. That is
-# the step from 7.0 to 1.8 million. The 1×1 convolutions themselves save a third of what is left. A fair sentence
-# about B compares networks of equal accuracy, not of equal $L$; Figure 4 of the paper does, and so does lesson
-# 15.
+# as many layers, and half the depth means about a quarter of the weights. That is the step from 7.0 to 1.8
+# million. The 1×1 convolutions themselves save a third of what is left. A fair sentence about B compares networks
+# of equal accuracy, not of equal $L$; Figure 4 of the paper does, and so does lesson 15.
 
 # %% [markdown] id="depth"
 # ## What L counts
@@ -237,7 +233,7 @@ claim(
 #
 # Count all parameters of one dense layer: its convolutions, which have no biases, and batch norm, which has
 # $\gamma$ and $\beta$ for each channel that it normalises. Without bottleneck the layer is BN-ReLU-Conv3×3; with
-# it, BN-ReLU-Conv1×1-BN-ReLU-Conv3×3. The second batch norm is the part that gets forgotten.
+# it, BN-ReLU-Conv1×1-BN-ReLU-Conv3×3.
 
 
 # %% id="x1-stub"
@@ -332,10 +328,9 @@ claim("parameters that it saves in the classifier", saved["classifier"], 2580, 2
 
 # %% [markdown] id="why-compression"
 # It is (b). How to read the picture: left, the lines part at the first transition, and from there DenseNet-BC
-# stays below; right, the area between the lines is what it saves. The two peaks are the transitions. High as they
-# are, they are only two, and give back 145,008 parameters; the 32 layers of blocks 2 and 3 give back twice as
-# much, 292,800, and block 1 nothing, because nothing was compressed before it. A channel that is not carried on
-# needs no weights in any later layer.
+# stays below; right, the two peaks are the transitions. High as they are, they are only two, and give back
+# 145,008 parameters; the 32 layers of blocks 2 and 3 give back twice as much, 292,800, and block 1 nothing,
+# because nothing was compressed before it. A channel that is not carried on needs no weights in any later layer.
 #
 # Compression does not pick half of the channels: its 1×1 convolution makes $\lfloor\theta m\rfloor$ mixtures of
 # all of them, and training decides which.
@@ -344,7 +339,6 @@ claim("parameters that it saves in the classifier", saved["classifier"], 2580, 2
 # ## The order inside a transition
 #
 # The 1×1 convolution is linear, and so is averaging over 2×2 pixels. The one mixes channels, the other pixels.
-# That has a consequence which you can test.
 
 # %% [markdown] id="predict-order"
 # **Predict.** Swap the two in minidense's transition: BN-ReLU, then pool, then convolve. The result
@@ -382,7 +376,7 @@ claim("channels that the transition's batch norm sees", len(transition.norm.weig
 # text it is "a batch normalization layer and an 1×1 convolutional layer followed by a 2×2 average pooling layer";
 # the authors' code has a ReLU behind the batch norm. You can see which one you have before you: the batch norm of
 # our transition has 216 channels, all that the block hands over, where the lecture's has the 108 that are kept.
-# With the lecture's order, whose ReLU stands between convolution and pooling, the swap above is not free.
+# And in the lecture's order, the swap above is not free.
 
 # %% [markdown] id="x2"
 # ## Exercise 2: the saw
@@ -439,10 +433,10 @@ def channels_of_a_network():
     }
     for name, (arguments, wanted) in known.items():
         got = channels_along(*arguments)
-        assert isinstance(got, list), f"return a list of channels; you return {got!r}"
-        assert got == wanted, f"{name}: the channels are {wanted}, you say {got}"
+        assert isinstance(got, list | tuple), f"return a list of channels; you return {got!r}"
+        assert list(got) == wanted, f"{name}: the channels are {wanted}, you say {list(got)}"
         assert all(isinstance(each, (int, numpy.integer)) for each in got), (
-            f"{name}: channels are whole numbers, got {got}"
+            f"{name}: channels are whole numbers, got {list(got)}"
         )
 
 
@@ -546,18 +540,15 @@ def parameters_of_any_densenet():
 # The counts agree with the paper's Table 2: 7.0 M, 27.2 M and, for DenseNet-BC (100, 12), 0.8 M. Printed there
 # beside them are the errors on CIFAR-10 with augmentation: 4.10 % for 7.0 M and 4.51 % for 0.8 M. This lesson has
 # measured no accuracy at all, and parameters alone do not say which network is better. Lesson 15 trains some.
-#
-# The paper explains the bottleneck by computational efficiency. For the multiplications $c$ must exceed the same
-# $7.2k$, because every weight of a convolution is used once at each pixel.
 
 # %% [markdown] id="differs-28-29"
 # **Lecture and paper differ.** The lecture describes the ImageNet network alone, and says nothing of the
 # DenseNets for CIFAR on which most of the paper's table rests: 16 channels in the first convolution, or $2k$ with
 # BC; three equal blocks; $L = 3n + 4$ or $6n + 4$. (The authors' published code has $2k$ for all of them, and
 # 7,083,538 parameters for $L = 100$, $k = 12$, which would be printed as 7.1 M.) The lecture also says that the
-# experiments use DenseNet-C with $\theta = 0.5$. The value is right, but what the paper's tables report is
-# DenseNet-**BC**; C alone occurs only as a curve in the left panel of Figure 4. It has 4,013,370 parameters at $L
-# = 100$, $k = 12$.
+# experiments use DenseNet-C with $\theta = 0.5$. What the paper's tables report is DenseNet-**BC** with this
+# $\theta$; C alone, 4,013,370 parameters at $L = 100$, $k = 12$, occurs only as a curve in the left panel of
+# Figure 4.
 
 # %% id="variants-claim"
 claim("parameters of DenseNet-C, L = 100, k = 12", networks["DenseNet-C"]["parameters"], 4_013_370, 4_013_370)
@@ -573,8 +564,7 @@ claim(
 # %% [markdown] id="source"
 # ## The real one
 #
-# A bottleneck layer in minidense, and the transition. Each number that you have counted stands in one of these
-# lines.
+# A bottleneck layer in minidense, and the transition.
 
 # %% id="source-code"
 print(inspect.getsource(BottleneckLayer.__init__))

@@ -1,12 +1,11 @@
 # %% [markdown] id="why-order"
-# Scroll through the lecture to its section on the composite function. The text says: batch norm, then ReLU, then
-# convolution, an idea of the improved ResNet that is called *full pre-activation*. Scroll on to the code of the
-# dense block. There you read `Conv2D`, `BatchNormalization`, `Activation('relu')`: convolution first.
+# The lecture's text on the composite function says: batch norm, then ReLU, then convolution, an idea of the
+# improved ResNet that is called *full pre-activation*. In its code of the dense block you read `Conv2D`,
+# `BatchNormalization`, `Activation('relu')`: convolution first.
 #
-# One of the two is not the paper's: the code. Whether that **matters** is the better question, and it is of the
-# kind that you will meet all the time: somebody changes a detail, accuracy moves by half a percent, and now what?
-# This lesson looks at two details of DenseNet, the order inside $H$ and the head of the network. Of each it asks
-# what is certain, what has been measured, by whom, and what cannot be seen on a small computer at all.
+# The paper has the order of the text. But does it **matter**? Somebody changes a detail, accuracy moves by half a
+# percent, and now what? This lesson asks it of two details of DenseNet, the order inside $H$ and the head of the
+# network: what is certain, what has been measured, and what a small computer cannot show.
 
 # %% id="imports" tags=["setup"]
 import inspect
@@ -32,17 +31,17 @@ from minidense.plots import Picture, curves, heat_map, several
 # %% [markdown] id="units"
 # ## Five residual units
 #
-# The order comes from He et al. (2016b), who moved batch norm and ReLU about in a residual unit. Write **c** for
-# a 3×3 convolution, **b** for batch norm, **r** for ReLU, and **+** for the addition of the shortcut. Their five
-# units are (Figure 4 there):
+# The order comes from He et al. (2016b, *Identity Mappings in Deep Residual Networks*), who moved batch norm and
+# ReLU about in a residual unit. Write **c** for a 3×3 convolution, **b** for batch norm, **r** for ReLU, and
+# **+** for the addition of the shortcut. Their five units are (Figure 4 there):
 #
-# | | unit | on the branch, and behind the addition |
-# |---|---|---|
-# | (a) | original | c b r c b **+** r |
-# | (b) | BN after addition | c b r c **+** b r |
-# | (c) | ReLU before addition | c b r c b r **+** |
-# | (d) | ReLU-only pre-activation | r c b r c b **+** |
-# | (e) | full pre-activation | b r c b r c **+** |
+# | unit | on the branch, and behind the addition |
+# |---|---|
+# | original | c b r c b **+** r |
+# | BN after addition | c b r c **+** b r |
+# | ReLU before addition | c b r c b r **+** |
+# | ReLU-only pre-activation | r c b r c b **+** |
+# | full pre-activation | b r c b r c **+** |
 #
 # *Pre-activation* means that the activation stands before the convolution, and "full" that batch norm does too.
 # Where nothing stands to the right of the **+**, $x_{\ell+1} = x_\ell + F(x_\ell)$, and on the way back
@@ -53,12 +52,12 @@ from minidense.plots import Picture, curves, heat_map, several
 # follow the gradient from unit to unit.
 
 # %% [markdown] id="predict-shortcut"
-# **Predict.** A stack of 21 units, all branches silent. In how many of the five kinds does the gradient that
-# arrives at the last unit come out of the first one with every bit the same?
+# **Predict.** A stack of 21 units, all branches at 0. In how many of the five kinds is the gradient behind the
+# first unit the same, to the last bit, as the gradient behind the last one?
 #
 # - (a) in all five: each has a shortcut
 # - (b) in three
-# - (c) in none: 21 units of floating-point arithmetic leave traces
+# - (c) in none: so much floating-point arithmetic leaves traces
 #
 # Choose before you run the next cell.
 
@@ -109,19 +108,18 @@ claim(
 
 # %% [markdown] id="why-shortcut"
 # It is (b). How to read the picture: backward runs from right to left, and a flat line is a gradient that nothing
-# has touched. Adding a branch that is 0 leaves every bit alone, and so do (c), (d) and (e), whose lines lie on
-# each other. In the original, (a), a ReLU stands behind the addition. It takes away, once, what belongs to sums
-# that are not positive; what it lets through is positive already, and the ReLUs before it have nothing left to
-# take. Batch norm behind the addition, (b), divides by a standard deviation in **every** unit.
+# has touched. The three kinds with nothing behind the addition lie on each other. In the original, the last
+# unit's ReLU takes away, once, what belongs to sums that are not positive; the ReLUs before it find nothing left
+# to take. Batch norm behind the addition divides by a standard deviation in **every** unit.
 #
-# That is what pre-activation is for: the path from the loss to every unit is free. It is a fact about one path at
-# the start of training, and nobody needs a seed to believe it.
+# That is what pre-activation is for: the path from the loss to every unit is free. It is a fact about one path,
+# at the start of training.
 
 # %% [markdown] id="x1"
 # ## Exercise 1: full pre-activation
 #
-# Write unit (e). You get `x` (N, C, H, W) and four modules that you can call: two batch norms and two
-# convolutions, all with C channels in and out.
+# Write the last unit of the table. You get `x` (N, C, H, W) and four modules that you can call: two batch norms
+# and two convolutions, all with C channels in and out.
 
 
 # %% id="x1-stub"
@@ -181,11 +179,11 @@ def unit_with_full_pre_activation():
 # %% [markdown] id="published"
 # ## Does a free path make a better network?
 #
-# That is another question, and only training answers it. He et al. trained all five kinds on CIFAR-10, with 110
-# layers and with 164 (bottlenecks there).
+# Only training can answer that. He et al. trained all five kinds on CIFAR-10, with 110 layers and with 164
+# (bottlenecks there).
 
 # %% [markdown] id="predict-published"
-# **Predict.** Their errors on the test images. Which kind is worst at 110 layers?
+# **Predict.** Which kind has the most errors on the test images at 110 layers?
 #
 # - (a) the original: it is the oldest
 # - (b) the one with batch norm after the addition
@@ -221,20 +219,19 @@ claim(
 
 # %% [markdown] id="why-published"
 # It is (b), with 8.17 %. How to read the map: the darker, the more errors. Full pre-activation is best in both
-# columns. But look twice. (c) has a free shortcut too, and its 7.84 % is the second worst: its branch ends with a
-# ReLU and can only *add*. So the free path is not all. And original and full pre-activation, the two that people
-# argue about, are 0.24 % apart at 110 layers. On the 10,000 test images of CIFAR-10 that is 24 images. Is it more
-# than chance? To say so one has to know how far two trainings of the *same* network lie apart.
+# columns. ReLU before addition leaves the shortcut free too, and its 7.84 % is the second worst: its branch ends
+# with a ReLU and can only *add*. So the free path is not all. And original and full pre-activation are 0.24 %
+# apart at 110 layers, 24 of the 10,000 test images. Is that more than chance? To say so one has to know how far
+# two trainings of the *same* network lie apart.
 
 # %% [markdown] id="order"
 # ## The two orders inside H
 #
-# Now to DenseNet, which has no additions at all. Its layer $\ell$ reads $c$ channels that others have made, and
-# here the two orders differ in a way of their own. With BN-ReLU-Conv, each layer has its **own** $\gamma$ and
-# $\beta$ for each of the $c$ channels: it weighs everything before it in its own way. With Conv-BN-ReLU, a
-# feature map is normalised once, by the layer that makes it, and all later readers get the same. You can count
-# it: one layer with $c = 150$, $k = 12$ has 300 parameters of batch norm in the first order, and 24 in the
-# second.
+# DenseNet has no additions. Its layer $\ell$ reads $c$ channels that others have made, and here the two orders
+# differ in a way of their own. With BN-ReLU-Conv, each layer has its **own** $\gamma$ and $\beta$ for each of the
+# $c$ channels. With Conv-BN-ReLU, a feature map is normalised once, by the layer that makes it, and all later
+# readers get the same. You can count it: one layer with $c = 150$, $k = 12$ has 300 parameters of batch norm in
+# the first order, and 24 in the second.
 
 # %% id="order-run"
 depth, width, epochs = 3, 12, 8
@@ -253,8 +250,8 @@ with init.undrawn():
     )
 
 # %% [markdown] id="predict-orders"
-# **Predict.** We train this small stack on the digits with either order, five times each, every time with other
-# initial weights and another order of the images. After eight epochs the mean test accuracies will be
+# **Predict.** We train this small stack on the digits with either order, five times each, with new initial
+# weights and another order of the images each time. After eight epochs the mean test accuracies will be
 #
 # - (a) clearly higher for the paper's order
 # - (b) clearly higher for the lecture's
@@ -318,27 +315,24 @@ early = statistics.mean(differences[1:4])
 claim("lecture's order less the paper's, mean of epochs 2 to 4, %", early, 1, 26, seen=(7.96, 16.5))
 
 # %% [markdown] id="why-orders"
-# It is (c). How to read the picture: on the right every circle is a training, and the bars are means. The two
-# clouds overlap, and the means lie a fraction of a percent apart, one or two of the 360 images. The cell prints
-# what our rule (next section) makes of it: no more than chance, at least in every repetition that we have seen.
-# Both orders stand near 98 or 99 %, where there is little room left.
+# It is (c). How to read the picture: on the right every circle is a training, and the bars are means; on the
+# left, the bands reach one spread, the standard deviation of the five runs, to either side of the mean. At the
+# end the means lie a fraction of a percent apart, one or two of the 360 images. By our rule (next section) that
+# is no more than chance.
 #
-# But read the line of the claim to its end. "Five seeds gave" is the whole experiment, done five times with other
-# seeds, and each time the *lecture's* order was ahead by a hair. What five runs cannot show need not be zero: "no
-# more than chance" means "not shown", never "equal".
+# But that means "not shown", never "equal". Read the line of the claim to its end: "five seeds gave" is this
+# whole experiment, done five times with other seeds, and each time the *lecture's* order was ahead by a hair.
 #
-# Now look left. Around the third epoch the lecture's order is far ahead, by ten percent or so. (Even that does
-# not always pass the rule, as the line for epoch 3 shows: early on, five runs lie far apart.) A tired person who
-# stops the training there could report the opposite of what the papers say. This stack, with this recipe, on
-# these digits, learns faster at first with Conv-BN-ReLU (why, we have not looked into), and at the end it makes
-# next to no difference. Neither says anything about a hundred layers on CIFAR-10.
+# Around the third epoch it is ahead by ten percent or so. (The line for epoch 3 shows whether that passes the
+# rule: early on, runs lie far apart.) Whoever stops there could report the opposite of what the papers say. This
+# stack learns faster at first with Conv-BN-ReLU; we have not looked into why. None of it says anything about a
+# hundred layers on CIFAR-10.
 
 # %% [markdown] id="noise"
 # ## How one judges noise
 #
-# A run of a network is one draw from a bag. From $n$ runs you have a mean $\bar a$ and a spread $s_a$, the
-# standard deviation with $n - 1$ below. The mean of $n$ runs wobbles less than one run, by $s_a / \sqrt{n}$, and
-# the difference of two means by the **standard error**
+# From $n$ runs you have a mean $\bar a$ and a spread $s_a$, with $n - 1$ below. The mean wobbles by $s_a /
+# \sqrt{n}$, less than one run, and the difference of two means by the **standard error**
 #
 # $$\mathrm{SE} = \sqrt{\frac{s_a^2}{n_a} + \frac{s_b^2}{n_b}} .$$
 #
@@ -346,9 +340,8 @@ claim("lecture's order less the paper's, mean of epochs 2 to 4, %", early, 1, 26
 # you look. For a Gaussian whose spread is known, chance exceeds three standard errors 3 times in 1,000.
 
 # %% [markdown] id="predict-alarms"
-# **Predict.** But you do not know the spread; you estimate it from the same few runs. Take two bags with the same
-# contents, draw **two** runs from each, and apply the rule. How often does it cry "difference!" where there is
-# none?
+# **Predict.** But you estimate the spread from the same few runs. Draw **two** runs from a bag and two more from
+# the same bag. How often does the rule see a difference where there is none?
 #
 # - (a) 3 times in 1,000, as for the Gaussian
 # - (b) about once in 100
@@ -395,22 +388,21 @@ claim(
 )
 
 # %% [markdown] id="why-alarms"
-# It is (c): with two runs, nearly one comparison in ten raises a false alarm, because two runs that happen to
-# fall close together make the spread look tiny. Five runs bring it to about 2 in 100. With two standard errors,
-# the rule that many papers use when they use one at all, five runs are wrong one time in twelve or so. And
-# whoever compares ten details is nearly sure to find something.
+# It is (c): two runs that happen to fall close together make the spread look tiny. How to read the picture: a
+# point is the share of false alarms with so many runs. Five runs bring it to about 2 in 100; with a rule of two
+# standard errors, five runs are wrong one time in twelve or so. Whoever compares ten details that change nothing,
+# with two runs each, must expect to "find" one.
 #
-# The other side of the coin is the **ceiling**. At 99 % of 360 images, four are wrong. Two good networks can then
-# not differ by much, whatever their merits: the test could hardly have shown a difference. "No difference was
-# found" is a sentence about the measurement first, and about the networks only if the measurement could have
-# found one.
+# Then there is the **ceiling**. At 99 % of 360 images, four are wrong: two good networks can hardly differ,
+# whatever their merits. "No difference was found" says something about the networks only if the measurement could
+# have found one.
 
 # %% [markdown] id="x2"
 # ## Exercise 2: is it noise?
 #
-# Write the rule down. You get two lists of accuracies, of two runs or more, not always equally many. Return three
-# things: the difference of the means $\bar a - \bar b$, its standard error, and whether the difference, in either
-# direction, is larger than three standard errors.
+# You get two lists of accuracies, of two runs or more, not always equally many. Return three things: the
+# difference of the means $\bar a - \bar b$, its standard error, and whether the difference, in either direction,
+# is larger than three standard errors.
 
 
 # %% id="x2-stub"
@@ -460,7 +452,9 @@ def judged_by_standard_errors():
         kept = list(a), list(b)
         got = judged(a, b)
         assert (a, b) == kept, "the lists must stay as they are"
-        assert len(got) == 3, f"return three things: difference, standard error, verdict; you return {got!r}"
+        told = f"return three things: difference, standard error, verdict; you return {got!r}"
+        assert isinstance(got, tuple | list), told
+        assert len(got) == 3, told
         difference = sum(a) / len(a) - sum(b) / len(b)
         squares = [sum((x - sum(each) / len(each)) ** 2 for x in each) / (len(each) - 1) / len(each) for each in (a, b)]
         error = sum(squares) ** 0.5
@@ -477,10 +471,9 @@ def judged_by_standard_errors():
 # %% [markdown] id="last-norm"
 # ## Pre-activation needs a last activation
 #
-# When activations stand in front, what leaves the last layer of a DenseNet is the bare result of a convolution.
-# Behind it come the mean over all pixels and a linear layer. The mean over pixels of a 3×3 convolution is, but
-# for the border, the sum of its nine taps times the mean of what went in. Let us test that, with images whose
-# border is 0:
+# When activations stand in front, a bare convolution leaves the last layer of a DenseNet, and the head takes its
+# mean over all pixels. But the mean of a 3×3 convolution's result is, except at the border, the sum of its nine
+# taps (its weights for one channel) times the mean of what went in. To test that, with images whose border is 0:
 
 # %% id="last-norm-run"
 rng = numpy.random.default_rng(SEED)
@@ -505,14 +498,13 @@ claim("nine taps against their sum, directly averaged", bare, 0, 1e-12, seen=(1.
 claim("nine taps against their sum, BN-ReLU before averaging", activated, 0.1, 0.8, seen=(0.309, 0.345))
 
 # %% [markdown] id="differs-3-4"
-# **Lecture and paper differ.** The lecture's code averages directly behind block 4. Without a last BN-ReLU, the
-# nine taps of the newest feature maps do the work of one: in the average, a 3×3 convolution cannot be told from a
-# 1×1 convolution. The authors' code has BN-ReLU there (`norm5` in torchvision's names and in ours), and
-# pre-activation cannot do without. To be fair to the lecture: in *its* order, with the ReLU behind each
-# convolution, the last maps are activated already.
+# **Lecture and paper differ.** The lecture's code averages directly behind block 4. With pre-activation, the
+# average could then not tell the newest 3×3 convolutions from 1×1 convolutions; the authors' code has BN-ReLU
+# there (`norm5` in torchvision's names and in ours). In the *lecture's* order, to be fair, the last maps are
+# activated already.
 #
-# The same at the front. Behind the 7×7 convolution of the ImageNet network the lecture has nothing, nor has the
-# paper's Table 1; the authors' code has BN-ReLU there, before max pooling:
+# Behind the 7×7 convolution of the ImageNet network, too, the lecture has nothing, nor has the paper's Table 1;
+# the authors' code has BN-ReLU there, before max pooling:
 
 # %% id="stem-run"
 with init.undrawn():
@@ -546,9 +538,8 @@ claim("biases that DenseNet-121 would have", biases, 10_240, 10_240)
 
 # %% [markdown] id="differs-5"
 # It is (c), to the last bit. Batch norm subtracts the mean of each channel, and a constant that was added is part
-# of that mean. The gradient of the bias is 0 but for rounding: it never learns anything. In a DenseNet the batch
-# norm may stand further on, behind an average pooling or a concatenation, but pooling leaves a constant as it is,
-# and batch norm subtracts channel by channel: no bias has a chance.
+# of that mean. The gradient of the bias is 0 but for rounding: it never learns anything. An average pooling or a
+# concatenation in between leaves a constant as it is.
 #
 # **Lecture and paper differ.** The lecture's `Conv2D` layers leave Keras's `use_bias=True`; the paper's networks
 # have no convolution biases. In DenseNet-121 that would be 10,240 parameters that do nothing.
@@ -558,11 +549,11 @@ claim("biases that DenseNet-121 would have", biases, 10_240, 10_240)
 #
 # At the end there are feature maps $(N, C, H, W)$, and a classifier wants one vector an image. Older networks
 # **flattened**: all $C \cdot H \cdot W$ numbers go into a linear layer. Network in Network (Lin et al. 2014) took
-# the **average** of each map, and DenseNet does so too. In code the difference is one line:
+# the **average** of each map, and so does DenseNet:
 
 # %% id="head-run"
-features_of = with_head("average", seed=SEED)
-features = F.relu(features_of.features(Tensor(digits.test_images[:5])))
+small = with_head("average", seed=SEED)
+features = F.relu(small.features(Tensor(digits.test_images[:5])))
 print("features", features.shape)
 print("averaged ", F.global_avg_pool2d(features).shape)
 print("flattened", F.reshape(features, (5, -1)).shape)
@@ -574,9 +565,8 @@ claim("parameters of a flattening head", paper_heads["flatten"], 218_890, 218_89
 print(f"the rest of the network has {paper_heads['features']:,}")
 
 # %% [markdown] id="predict-head"
-# **Predict.** We train a small DenseNet-BC on the digits with each head. Then we test it on the test images as
-# they are, and on the same images moved by one pixel (up, down, left, right), which it has never seen. The
-# averaging head is
+# **Predict.** We train a small DenseNet-BC with each head on digits that never move. Then we test it on the test
+# images as they are, and moved by one pixel (up, down, left, right). The averaging head is
 #
 # - (a) better on both
 # - (b) about as good, or a little worse, on images as they are, and better on moved ones
@@ -613,20 +603,20 @@ claim("average less flatten, images moved by a pixel, %", average[1] - flatten[1
 claim("what moving by a pixel costs the flattening head, %", flatten[0] - flatten[1], 18, 48, seen=(31.4, 35.6))
 
 # %% [markdown] id="why-head"
-# It is (b). On images as they are, both are good, and the flattening head is a little ahead: a digit in a frame
-# of 8×8 pixels always sits in the same place, so knowing the place helps. Moved by one pixel, the flattening head
-# looks for everything in the wrong place, and loses about a third of the images; the averaging head loses about
-# half as many. It is not blind to moving either: zeros at the border and pooling by twos tell the convolutions
-# before it where they are. By two pixels, a part of the digit has left the frame.
+# It is (b). How to read the picture: the steeper a line falls, the more its head depends on the place. On images
+# as they are, both heads are good; the flattening one came out a little ahead, which two runs cannot show. Moved
+# by one pixel, it loses about a third of the images; the averaging head loses about half as many. It is not blind
+# to moving either: zeros at the border and pooling by twos tell the convolutions where they are.
 #
-# The parameters are no matter of chance: 3,430 against 218,890, for a network whose other parts have 765,732.
+# The parameters are no matter of chance: 3,430 against 218,890 for DenseNet-BC (100, 12), whose other parts have
+# 765,732.
 
 # %% [markdown] id="differs-7-24"
 # **Lecture and paper differ.** The lecture says that global average pooling maps one feature map to one output
 # node. That is how **Network in Network** does it: its last convolution makes as many maps as there are classes,
-# and their means *are* the logits. DenseNet's 342 means go through a linear layer, which is where the 3,430
-# parameters are. Beside this the lecture's code has `Dense(2)`, "classes = 2", next to a table whose last line is
-# a 1000-way layer: 1000 classes for ImageNet, 10 or 100 for CIFAR.
+# and their means *are* the logits. DenseNet's 342 means go through a linear layer, with the 3,430 parameters. The
+# lecture's code also has `Dense(2)`, "classes = 2", next to a table with 1000 classes: that is ImageNet's number;
+# CIFAR has 10 or 100.
 
 # %% [markdown] id="x3"
 # ## Exercise 3: the way back through the average
@@ -682,8 +672,7 @@ def backward_of_the_average():
 # ## Break it
 #
 # - In "shortcut-run", leave out `silence`. How many numbers of the gradient differ now, and is that bad?
-# - Train the two orders with twice the epochs, or with `depth = 6`. Where does the ceiling come in, and what
-#   becomes of the difference?
+# - Train the two orders with twice the epochs, or with `depth = 6`. What becomes of the difference?
 # - Pass `augment=True` in "head-train": images then move by up to a pixel in training. What is left of the
 #   averaging head's advantage?
 
@@ -692,8 +681,8 @@ def backward_of_the_average():
 #
 # 1. Full pre-activation puts nothing behind the addition: the shortcut's gradient passes unchanged, to the last
 #    bit. It needs a last BN-ReLU before the head, and no biases.
-# 2. A difference counts against its standard error, by a rule fixed before looking, from five runs rather than
-#    two; and near the ceiling a test cannot show one.
+# 2. Hold a difference against its standard error, by a rule fixed before looking, from five runs rather than two;
+#    near the ceiling, expect to see none.
 # 3. Averaging keeps one number of a feature map: 3,430 parameters instead of 218,890, and less trouble when the
 #    image moves.
 
@@ -703,36 +692,31 @@ def backward_of_the_average():
 # - **The order.** The paper defines $H_\ell$ as "three consecutive operations: batch normalization (BN), followed
 #   by a rectified linear unit (ReLU) and a 3×3 convolution" (§3, "composite function"). The lecture's text says
 #   so too; its Keras code has Conv-BN-ReLU, for the 1×1 and for the 3×3.
-# - **How often.** The lecture writes $H$ as BN-ReLU-Conv3×3, and a little later describes it as pre-activation
-#   "repeated twice". Once is DenseNet's; twice are the residual units of He et al., and the bottleneck layer of
-#   DenseNet-B, BN-ReLU-Conv1×1-BN-ReLU-Conv3×3.
+# - **How often.** The lecture writes $H$ as BN-ReLU-Conv3×3, and later as pre-activation "repeated twice". Once
+#   is DenseNet's; twice are He et al.'s residual units and DenseNet-B's bottleneck layer.
 
 # %% [markdown] id="paper"
 # ## What the lecture and the papers say
 #
 # The ten errors of the five units are He et al.'s (2016b, Table 2, CIFAR-10 with augmentation), and the lecture
-# copies every one of them correctly. Their case for pre-activation does not rest on the 0.24 % at 110 layers: in
-# their Table 3, a ResNet with 1001 layers goes from 7.61 % to 4.92 %. The deeper the network, the more a free
-# path is worth.
+# copies every one correctly. Their case for pre-activation is depth: in their Table 3, a ResNet with 1001 layers
+# goes from 7.61 % to 4.92 %.
 #
-# The DenseNet paper takes the order over ("motivated by" He et al., §3) and has no experiment on it. A DenseNet
-# has no additions; its features go to every later layer untouched in either order, since concatenation adds
-# nothing behind them. So what is certain of residual units, the bits that do not change, is no argument for
-# BN-ReLU-Conv in a DenseNet. The argument there is that each layer weighs what it reads by its own $\gamma$ and
-# $\beta$. Our three layers on 1,437 digits can neither confirm nor refute it.
+# The DenseNet paper takes the order over ("motivated by" He et al., §3) and has no experiment on it. The free
+# path of residual units is no argument there: concatenation hands features to every later layer untouched in
+# either order. What differs is that each layer weighs what it reads by its own $\gamma$ and $\beta$. Whether that
+# helps, our three layers on 1,437 digits cannot tell.
 #
 # On the head, the lecture says that fully connected layers lose the position of features, and that averaging
-# loses less information. It is the other way round: the flattened vector keeps every position, and the average
-# drops them. Lin et al. (2014, §3.2) name this as the *advantage*: it "sums out the spatial information, thus it
-# is more robust to spatial translations of the input", which is what you saw. That averaging also prevents
-# overfitting is their claim for large images and large heads; our two runs a head, with 16 pixels a map, show the
-# moved images and no more.
+# loses less information. It is the other way round: the flattened vector keeps every position. Lin et al. (2014,
+# §3.2) name the loss as the *advantage*: averaging "sums out the spatial information, thus it is more robust to
+# spatial translations of the input", which is what you saw. Whether it also prevents overfitting, as they claim,
+# our two runs a head do not test.
 
 # %% [markdown] id="source"
 # ## The real one
 #
-# The paper's $H$ in minidense is one line inside of the other: the layer, the order, and the average's backward,
-# which you have written.
+# The paper's $H$, the forward of exercise 1's unit, and the average with the backward that you have written.
 
 # %% id="source-code"
 print(inspect.getsource(DenseLayer))
