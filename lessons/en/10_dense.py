@@ -475,7 +475,7 @@ gradient_flow(shown, title="‖dL/dW‖ of 42 convolutions, untrained")
 
 # %% id="flow-claim"
 claim("first/last, plain", ratio["plain", "weights"], 50, 5000, seen=(290, 738))
-claim("first/last, residual", ratio["residual", "weights"], 2, 25, seen=(6.28, 8.75))
+claim("first/last, residual", ratio["residual", "weights"], 2, 25, seen=(6.28, 8.74))
 claim("first/last, dense", ratio["dense", "weights"], 0.6, 2.8, seen=(1.19, 1.56))
 claim("first/last of results, residual", ratio["residual", "results"], 5, 40, seen=(11.5, 14))
 claim("first/last of results, dense", ratio["dense", "results"], 3, 30, seen=(7.82, 11))

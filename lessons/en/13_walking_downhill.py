@@ -1,11 +1,10 @@
 # %% [markdown] id="why-walk"
-# Twelve lessons went into getting a gradient from the last layer to the first in one piece. Now it is there: a
-# number for each weight that says in which direction the loss falls. What do you do with it?
+# Twelve lessons went into getting a gradient from the last layer to the first. Now every weight has a number that
+# says in which direction the loss falls. What do you do with it?
 #
-# "Walk downhill" is the answer, and it leaves open nearly everything that decides whether a network learns. How
-# far is a step? Does the walk remember where it came from? When does it slow down? The DenseNet paper settles
-# these in one paragraph of its section 4.2, which training scripts have copied ever since. In this lesson you
-# write every line of that paragraph yourself, and take parts of it away to see what they were for.
+# "Walk downhill" leaves open what decides whether a network learns. How far is a step? Does the walk remember
+# where it came from? When does it slow down? The DenseNet paper answers in one paragraph of its section 4.2. You
+# write that paragraph in code, and take parts of it away to see what they were for.
 
 # %% id="imports" tags=["setup"]
 import inspect
@@ -29,12 +28,12 @@ rng = numpy.random.default_rng(SEED)
 # %% [markdown] id="valley"
 # ## A long narrow valley
 #
-# Two weights are enough to meet the difficulty. Take
+# Two weights are enough to meet the difficulty:
 #
-# $$L(x, y) = \tfrac12\,(x^2 + 50\,y^2), \qquad \frac{\partial L}{\partial x} = x, \qquad
-# \frac{\partial L}{\partial y} = 50\,y .$$
+# $$L(x, y) = \tfrac12\,(x^2 + 50\,y^2), \qquad \text{with the gradient}\quad dx = x, \quad dy = 50\,y .$$
 #
-# A valley: flat along $x$, steep along $y$. We put the package's own optimiser into it, at $(-10, 1)$.
+# A valley: its floor is the line $y = 0$, flat along $x$, and its walls are steep. We put the package's own
+# optimiser into it, at $(-10, 1)$.
 
 
 # %% id="valley-code" tags=["setup"]
@@ -61,8 +60,8 @@ def height(places):
 
 
 # %% [markdown] id="predict-rate"
-# **Predict.** Plain steps, $w \leftarrow w - \text{lr}\cdot dw$. With lr = 0.039 a hundred steps end near the
-# floor of the valley. With lr = 0.041, a twentieth more,
+# **Predict.** Plain steps, $w \leftarrow w - \text{lr}\cdot dw$, with the learning rate lr. At lr = 0.039 a
+# hundred steps end near the floor. At lr = 0.041, a twentieth more,
 #
 # - (a) they end a little nearer still
 # - (b) they end about as near
@@ -86,39 +85,38 @@ curves(
 )
 
 # %% [markdown] id="rate-words"
-# How to read it: a straight line on this logarithmic axis is a distance that is multiplied by the same number in
-# every step; rising lines leave. (The line of 0.01 stops at 1e-8, where we cut it off.)
+# How to read it: a straight line on this logarithmic axis is a distance multiplied by the same number in every
+# step. (We cut off at 1e-8.)
 
 # %% id="rate-claim"
 claim("|y| after 100 steps at rate 0.039", walls["lr = 0.039"][-1], 0.0058, 0.0060, seen=(0.00592, 0.00593))
 claim("|y| after 100 steps at rate 0.041", walls["lr = 0.041"][-1], 130, 133, seen=(131, 132))
 
 # %% [markdown] id="why-rate"
-# It is (c). One step makes $y$ into $y - \text{lr}\cdot 50\,y = (1 - 50\,\text{lr})\,y$. At lr = 0.04 that factor
-# is $-1$: the walker jumps from one wall of the valley to the other for ever. A little more, and every jump lands
-# higher. **The steepest direction decides how large a rate may be**, $\text{lr} < 2/\lambda$ for a curvature
-# $\lambda$. And the flat direction pays for it: at lr = 0.01, $x$ shrinks by one per cent a step.
+# It is (c). One step makes $y$ into $(1 - 50\,\text{lr})\,y$. At lr = 0.04 that factor is $-1$: the walker jumps
+# from wall to wall for ever. A little more, and every jump lands higher. **The steepest direction decides how
+# large a rate may be**: $\text{lr} < 2/\lambda$ for a curvature (second derivative) of $\lambda$, here 50. The
+# flat direction pays for it: at lr = 0.01, $x$ shrinks by one per cent a step.
 
 # %% [markdown] id="momentum"
 # ## Remembering
 #
-# Give the walker a velocity. Each gradient changes the velocity, and the velocity moves the weights:
+# Give the walker a velocity $v$. The gradient $g$ changes the velocity, and the velocity moves the weights:
 #
 # $$v \leftarrow \mu\,v + g, \qquad w \leftarrow w - \text{lr}\cdot v .$$
 #
-# Along the valley all gradients point the same way and add up, $1 + \mu + \mu^2 + \dots = 1/(1 - \mu)$, which is
-# 10 for $\mu = 0.9$. Across it they alternate and cancel. **Nesterov's** variant, in the form in which Torch and
-# PyTorch have it, moves by what the velocity is *about to* become if the gradient stays as it is:
+# Along the valley all gradients point the same way and add up, to $1 + \mu + \mu^2 + \dots = 1/(1 - \mu)$ of one:
+# ten for $\mu = 0.9$. **Nesterov's** variant, as Torch and PyTorch have it, moves by what the velocity is *about
+# to* become if the gradient stays:
 #
 # $$w \leftarrow w - \text{lr}\cdot(g + \mu\,v) .$$
 
 # %% [markdown] id="predict-paths"
-# **Predict.** Sixty steps of lr = 0.01 each, from the same start. Which of these is true?
+# **Predict.** Sixty steps of lr = 0.01 from the same start. Which is true?
 #
-# - (a) momentum reaches the floor sooner than plain steps, and more smoothly too
-# - (b) momentum goes farther along the valley, but swings from wall to wall; Nesterov goes as far and hardly
-#   swings
-# - (c) Nesterov and momentum are hard to tell apart; only plain steps are different
+# - (a) momentum gets farther than plain steps, and more smoothly too
+# - (b) momentum gets farther, but swings from wall to wall; Nesterov gets as far and hardly swings
+# - (c) Nesterov and momentum are hard to tell apart
 
 # %% id="paths-run"
 paths = {
@@ -142,8 +140,8 @@ Picture(
 )
 
 # %% [markdown] id="paths-words"
-# How to read it: each dot is a step, grey lines are places of equal loss, the star is the bottom. The valley is
-# narrower than it looks: the y axis is stretched.
+# How to read it: a dot is a step, a grey line is of equal loss, the star is the bottom. The y axis is stretched:
+# the valley is narrower than it looks.
 
 # %% id="paths-claim"
 swing = {name: abs(way[10:, 1]).max() for name, way in paths.items()}
@@ -152,19 +150,18 @@ claim("widest swing of momentum after step 10", swing["momentum 0.9"], 0.3, 0.8,
 claim("widest swing of Nesterov after step 10", swing["Nesterov 0.9"], 0.0, 0.05, seen=(0.0165, 0.0166))
 
 # %% [markdown] id="why-paths"
-# It is (b). Why does Nesterov not swing? Sutskever, Martens, Dahl & Hinton (2013, theorem 2.1) have the answer
-# for valleys like this one: in a direction of curvature $\lambda$, Nesterov's momentum acts like ordinary
-# momentum with $\mu\,(1 - \text{lr}\cdot\lambda)$ in the place of $\mu$. Along the floor that is $0.9 \cdot
-# 0.99$, nearly all of it. Across, $0.9 \cdot 0.5 = 0.45$: the memory is short exactly where memory hurts.
-#
-# Momentum is not free of the limit on the rate, it moves it. Try lr = 0.03 with Nesterov in the cell above.
+# It is (b). Momentum overshoots: the velocity gained on one wall carries it up the other, and a swing shrinks
+# only by $\sqrt\mu \approx 0.95$ a step. With Nesterov, say Sutskever, Martens, Dahl & Hinton (2013, theorem 2.1)
+# of valleys like this, a direction of curvature $\lambda$ has $\mu\,(1 - \text{lr}\cdot\lambda)$ in the place of
+# $\mu$. Along the floor that is $0.9 \cdot 0.99$, nearly all of it; across, $0.9 \cdot 0.5 = 0.45$. The memory is
+# short exactly where it hurts.
 
 # %% [markdown] id="x1"
 # ## Exercise 1: one step of SGD
 #
-# All of it: weight decay joins the gradient first, $g = dw + \text{decay}\cdot w$; then the velocity, then the
-# step, ordinary or Nesterov's, as above. Return the new weights and the new velocity; leave the arrays that you
-# were given as they are.
+# Weight decay joins the gradient first, $g = dw + \text{decay}\cdot w$; then the velocity, then the step,
+# ordinary or Nesterov's, as above ($\mu$ is `momentum`). Return the new weights and velocity; leave the arrays
+# that you were given as they are.
 
 
 # %% id="x1-stub"
@@ -177,9 +174,8 @@ def sgd_step(w, dw, v, *, lr, momentum, weight_decay, nesterov):
 # <details>
 # <summary>Hint</summary>
 #
-# Three lines and a return: `g`, then `v`, then what `w` moves by. The rate does not go into the velocity, so that
-# a change of the rate takes effect at once. With Nesterov use the *new* velocity. `v *= momentum` would write
-# into the caller's array; `v = momentum * v` makes a new one.
+# `g`, then `v`, then what `w` moves by. The rate stays out of the velocity. Nesterov uses the *new* velocity. `v
+# *= momentum` would write into the caller's array.
 #
 # </details>
 
@@ -207,7 +203,7 @@ def one_step_of_sgd():
             lr, dw = 0.5 / number, chance.standard_normal((3, 2))
             given = w.copy(), dw.copy(), v.copy()
             answer = sgd_step(w, dw, v, lr=lr, momentum=momentum, weight_decay=decay, nesterov=nesterov)
-            assert isinstance(answer, tuple), "return a pair: the new w and the new v"
+            assert isinstance(answer, tuple | list), "return a pair: the new w and the new v"
             assert len(answer) == 2, "return two arrays: the new w and the new v"
             for name, before, after in zip(("w", "dw", "v"), given, (w, dw, v), strict=True):
                 assert numpy.array_equal(before, after), f"{where}: your step writes into the array {name} it was given"
@@ -222,13 +218,13 @@ def one_step_of_sgd():
 # %% [markdown] id="x2"
 # ## Exercise 2: looking ahead
 #
-# Sutskever et al. wrote Nesterov's momentum differently (their equations 3 and 4): walk ahead along the velocity,
-# ask for the gradient *there*, and correct.
+# Sutskever et al. wrote Nesterov's momentum differently (equations 3 and 4): walk ahead along the velocity, ask
+# for the gradient *there*, and correct.
 #
 # $$v \leftarrow \mu\,v - \text{lr}\cdot\nabla L(\theta + \mu\,v), \qquad \theta \leftarrow \theta + v$$
 #
 # Write that, and return the **places where the gradient was asked for**. The check compares them with the weights
-# of `SGD(nesterov=True)`: if the two forms are one method, they agree step by step.
+# of `SGD(nesterov=True)`.
 
 
 # %% id="x2-stub"
@@ -241,8 +237,8 @@ def look_ahead(gradient, theta, *, lr, momentum, steps):
 # <details>
 # <summary>Hint</summary>
 #
-# In each step: `ahead = theta + momentum * v`, keep it, then the two updates. In the first step $v = 0$, so the
-# first place is θ itself.
+# In each step: work out the place ahead and keep it, then the two updates. At first $v = 0$, so the first place
+# is θ itself.
 #
 # </details>
 
@@ -267,7 +263,9 @@ def two_forms_of_nesterov():
         optimizer = SGD([w], lr=lr, momentum=momentum, nesterov=True)
         start = w.data.copy()
         places = look_ahead(lambda at: curvature * at, start, lr=lr, momentum=momentum, steps=10)
-        assert isinstance(places, list), f"return a list of places, not a {type(places).__name__}"
+        assert isinstance(places, list | tuple | numpy.ndarray), (
+            f"return a list of places, not a {type(places).__name__}"
+        )
         assert len(places) == 10, "ten steps ask for ten gradients: return a list of 10 places"
         assert numpy.array_equal(start, [-10.0, 1.0]), "your function writes into the start that it was given"
         for number, place in enumerate(places, start=1):
@@ -280,22 +278,22 @@ def two_forms_of_nesterov():
 
 
 # %% [markdown] id="why-two-forms"
-# One method, two book-keepings: PyTorch's weights *are* the place ahead. (As long as the rate does not change. In
-# the step behind a change the two differ a little, because Sutskever's velocity has the old rate inside it.)
+# One method, two book-keepings: PyTorch's weights *are* the place ahead. (As long as the rate stays: Sutskever's
+# velocity has the old rate inside it.)
 
 # %% [markdown] id="ablation"
 # ## Taking momentum away
 #
-# Does it matter for a network? `recipe_ablation` trains a small DenseNet-BC by the paper's recipe, shortened to
-# six epochs of the digits, and again with parts taken away.
+# Does it matter for a network? `recipe_ablation` trains a small DenseNet-BC on digits by the paper's recipe,
+# shortened to six epochs, and again with parts taken away.
 
 # %% [markdown] id="predict-ablation"
-# **Predict.** Without momentum, at the same rate of 0.1, the training loss after six epochs is higher. Is it
-# because the memory is missing? Without momentum but with *ten times the rate*, the loss will be
+# **Predict.** Without momentum, at the same rate of 0.1, the training loss ends higher. Is that for want of
+# memory? Without momentum but at *ten times the rate*, it will be
 #
 # - (a) as bad: memory cannot be bought
 # - (b) about that of the whole recipe
-# - (c) not a number: a rate of 1 leaves the valley
+# - (c) not a number
 
 # %% id="ablation-run"
 numbers = recipe_ablation(
@@ -315,22 +313,21 @@ claim(
 )
 
 # %% [markdown] id="why-ablation"
-# It is (b). In the first epochs of a small network, momentum is mostly a longer step: with $\mu = 0.9$ each
-# gradient is used ten times before it fades. That does not make it useless. In a valley with a steep direction a
-# rate of 1 is out of reach, and momentum gives the longer step only where gradients agree. But whoever switches
-# it off and leaves the rate alone has changed two things at once. With two seeds this table can show differences
-# this large, and no small ones.
+# It is (b); read the last column, with two seeds good for large differences only. In the first epochs of a small
+# network, momentum is mostly a longer step: each gradient moves the weights ten times as far in the end. Where
+# some direction is too steep for a rate of 1, momentum still lengthens the steps in the others. But whoever
+# switches it off and leaves the rate alone changes two things at once.
 
 # %% [markdown] id="decay"
 # ## Weight decay: a slow leak
 #
-# Adding $\text{decay}\cdot w$ to the gradient pulls every weight towards zero, by a share of itself in each step.
-# It is the gradient of $\tfrac12\,\text{decay}\cdot\|w\|^2$. The authors apply it to everything, also to γ and β
-# of batch norm.
+# Adding $\text{decay}\cdot w$ to the gradient, that of $\tfrac12\,\text{decay}\cdot\|w\|^2$, pulls every weight
+# towards zero by a share of itself in each step. The authors apply it to everything, also to γ and β of batch
+# norm.
 
 # %% [markdown] id="predict-decay"
-# **Predict.** The paper's recipe: rate 0.1, Nesterov momentum 0.9, weight decay 10⁻⁴. An epoch of CIFAR-10 has
-# 782 steps. A weight whose gradient from the data is always zero loses, in its first epoch,
+# **Predict.** The paper's recipe: rate 0.1, Nesterov momentum 0.9, decay 10⁻⁴. An epoch of CIFAR-10 has 782
+# steps. A weight whose gradient from the data is always zero loses, in its first epoch,
 #
 # - (a) about 0.8 % of its size
 # - (b) about 8 %
@@ -351,24 +348,21 @@ optimizer.step()
 claim("a weight of 1 after one step with weight decay 10⁴", w.data[0], -999, -999)
 
 # %% [markdown] id="why-decay"
-# It is (b): 10⁻⁴ · 0.1 is a hundred-thousandth a step; momentum makes it ten times as much; times 782. Over the
-# whole first half of the training it is a strong pull, and the data has to hold a weight up against it.
-#
-# The last line is what you get if you copy the lecture's "10~4" as 10⁴.
+# It is (b): 10⁻⁴ · 0.1 a step, ten times as much by momentum, times 782. Over 150 such epochs the data has to
+# hold a weight up. The last line is what you get if you copy the lecture's "10~4" as 10⁴.
 
 # %% [markdown] id="staircase"
 # ## The staircase
 #
-# The gradient that training follows is not the gradient of the loss. It is that of 64 images, and each batch
-# pulls elsewhere. So, walk in fog: one weight, $L = \tfrac12 w^2$, and each gradient is $w$ plus noise. Five
-# hundred walkers at once, so that we see the mean. The rate is 0.1, and is divided by 10 after 600 steps of 1,200
-# and again after 900.
+# Training follows the gradient of 64 images, and each batch pulls elsewhere. So, walk in fog: one weight, $L =
+# \tfrac12 w^2$, and each gradient is $w$ plus noise. Five hundred walkers at once show the mean. The rate is 0.1,
+# and is divided by 10 after 600 steps of 1,200 and again after 900.
 
 # %% [markdown] id="predict-fog"
 # **Predict.** When the rate falls to 0.01, the steps become ten times shorter. The loss
 #
-# - (a) falls from there on more slowly than before
-# - (b) has already reached its lowest value, and nothing happens
+# - (a) falls on, more slowly than before
+# - (b) is at its lowest value already, and stays
 # - (c) has been hovering at a height, and falls to about a tenth of it
 
 # %% id="fog-run"
@@ -379,7 +373,7 @@ for step in range(1200):
     walkers = walkers - lr * (walkers + rng.standard_normal(500))
 fog = numpy.array(fog)
 curves(
-    range(1200),
+    range(len(fog)),
     {"mean loss of 500 walkers": fog},
     log="y",
     title="Walking in fog: the rate is divided by 10 at steps 600 and 900",
@@ -390,8 +384,7 @@ curves(
 )
 
 # %% [markdown] id="fog-words"
-# How to read it: a level stretch is a height at which noise and gradient balance; a slope is the way from one
-# such height to the next.
+# How to read it: at a level stretch noise and gradient balance; a slope leads from one such height to the next.
 
 # %% id="fog-claim"
 hovering = [fog[begin:end].mean() for begin, end in ((500, 600), (800, 900), (1100, 1200))]
@@ -399,25 +392,26 @@ claim("hovering loss at rate 0.1 / at rate 0.01", hovering[0] / hovering[1], 8, 
 claim("loss at the end, at rate 0.001 / at rate 0.01", hovering[2] / hovering[1], 0.4, 0.9, seen=(0.572, 0.687))
 
 # %% [markdown] id="why-fog"
-# It is (c). Noise pushes the walker out, the gradient pulls it back, and they balance where $E[L] =
-# \text{lr}\,\sigma^2 / (4 - 2\,\text{lr})$ (for a curvature of 1 and noise of deviation σ): **the height at which
-# it hovers is proportional to the rate.** A high rate is fast and stays high; a low one comes low and takes for
+# It is (c). Noise pushes the walker out, the gradient pulls it back; they balance at a mean loss of
+# $\text{lr}\,\sigma^2 / (4 - 2\,\text{lr})$ (curvature 1, noise of deviation σ). **The height at which it hovers
+# is nearly proportional to the rate.** A high rate is fast and stays high; a low one comes low and takes for
 # ever. The staircase takes the first and then the second.
 #
-# The second drop does not bring another tenth here. Nothing is wrong: to settle takes about $1/\text{lr}$ steps,
-# a thousand at rate 0.001, and we gave it three hundred.
+# The second drop does not bring another tenth here: to settle takes about $1/\text{lr}$ steps, a thousand at rate
+# 0.001, and we gave it three hundred.
 
 # %% [markdown] id="real-staircase"
-# The same for a network: DenseNet-BC with 2,522 weights on the digits, twelve epochs by the paper's recipe,
-# beside a run from the same start whose rate stays at 0.1. Batches are of 16 images, so that there is enough fog.
+# Now the DenseNet-BC of the table above, twelve epochs by the paper's recipe, beside a run whose rate stays at
+# 0.1. Batches are of 16 images, so that there is enough fog.
 
 # %% id="staircase-run"
 steps = staircase(epochs=12, seeds=(SEED,))
 picture(steps)
 
 # %% [markdown] id="staircase-words"
-# How to read it: pale is the loss of every single step, the thick lines are means over the last epoch, dotted
-# lines mark the drops. Above, follow the two lines apart; below is the rate.
+# How to read it: pale is the loss of every step, the thick lines are means over the last epoch, dotted lines mark
+# the drops. (The authors count epochs from 1 and drop when the count *reaches* 50 and 75 %: behind the 5th and
+# 8th of 12.)
 
 # %% id="staircase-claim"
 first, second = steps["drops"]
@@ -440,17 +434,15 @@ claim(
 )
 
 # %% [markdown] id="why-staircase"
-# The first step of the staircase takes about a third off the loss within an epoch, more than the run whose rate
-# stays gains in the same epoch. But mind the honest comparison: that run goes on falling too, because twelve
-# epochs are few, and it is not hovering for good yet. The second drop shows little. In the paper's 300 epochs the
-# loss has long been hovering when the rate falls, and there the drops are cliffs (the right panel of its figure
-# 4).
+# The first drop takes about a third off the loss within an epoch, more than the rate that stays gains in the same
+# time. But that run goes on falling: twelve epochs are few for hovering, and the second drop shows little. In the
+# paper's 300 epochs the first drop is a cliff (right panel of its figure 4).
 
 # %% [markdown] id="x3"
 # ## Exercise 3: the staircase
 #
-# Write the schedule. From each epoch in `drop_at` on, the rate is `factor` times what it was before. Epochs count
-# from 0 and may be fractional, because the rate is asked for in each step.
+# Write the schedule: from each epoch in `drop_at` on, the rate is `factor` times what it was. Epochs count from 0
+# and may be fractional, as the rate is asked for in each step.
 
 
 # %% id="x3-stub"
@@ -463,7 +455,7 @@ def rate_at(epoch, *, start, drop_at, factor=0.1):
 # <details>
 # <summary>Hint</summary>
 #
-# How many drops lie behind us? Python counts them: `sum(epoch >= drop for drop in drop_at)`.
+# How many drops lie behind us? So many factors. In a `sum`, `True` counts as 1.
 #
 # </details>
 
@@ -500,10 +492,9 @@ def staircase_of_rates():
 # %% [markdown] id="ratio"
 # ## Is my rate sensible?
 #
-# You rarely know the curvature. But you can look at how far each step moves a weight array, in parts of its own
+# You rarely know the curvature. But you can look at how far each step moves a weight array, as a share of its own
 # size: $\|\Delta w\| / \|w\|$. Andrej Karpathy's rule of thumb says: around $10^{-3}$. Here is a larger
-# DenseNet-BC with the paper's recipe in eight epochs; the rate falls behind the third and the fifth. `train`
-# calls `watch` after each step.
+# DenseNet-BC with the paper's recipe in eight epochs; the rate falls behind the third and the fifth.
 
 # %% [markdown] id="predict-ratio"
 # **Predict.** During the first three epochs, at the paper's rate of 0.1, the typical ratio is
@@ -536,8 +527,8 @@ update_ratios(
 )
 
 # %% [markdown] id="ratio-words"
-# How to read it: a line is a weight array (of each block the first layer only, to keep it readable); the dashed
-# line is the rule of thumb. All of them go down the staircase together.
+# How to read it: a line is a weight array (of each block the first layer only); the dashed line is the rule of
+# thumb. All go down the staircase together.
 
 # %% id="ratio-claim"
 behind = schedule.paper_drops(8)[0] * 45, schedule.paper_drops(8)[1] * 45  # 45 steps an epoch
@@ -554,10 +545,10 @@ claim("median ratio at rate 0.01", typical(*behind), 4e-4, 1.4e-3, seen=(0.00072
 claim("median ratio at rate 0.001", typical(behind[1], 360), 4e-5, 1.2e-4, seen=(6.08e-05, 7.57e-05))
 
 # %% [markdown] id="why-ratio"
-# It is (b): the paper begins ten times *above* the rule of thumb, passes it on the second step of the staircase
-# and ends below. Batch norm makes that bearable: the layer behind it does not see how large a weight array is,
-# only its direction. So the line is a thermometer, no law. It is most useful between layers: one line far from
-# all the others means a layer that is thrown about, or one that stands still.
+# It is (b): in this network the paper's rate begins ten times *above* the rule, passes it on the second step of
+# the staircase and ends below. Batch norm makes that bearable: the layer behind it does not see how large a
+# weight array is, only its direction. So the rule is a thermometer, no law. Compare layers: one line far from the
+# others is a layer that is thrown about, or one that stands still.
 
 # %% [markdown] id="dropout"
 # ## Dropout
@@ -576,10 +567,10 @@ claim("mean of what dropout leaves of ones", float(dropped.mean()), 0.988, 1.012
 # %% [markdown] id="augmentation"
 # ## More pictures than there are
 #
-# The other way against learning by heart is to show no picture twice in the same way. For CIFAR: mirror every
-# second image, surround it with 4 pixels of zeros and cut out a piece of the old size. That makes $2 \cdot 9
-# \cdot 9 = 162$ views of each photograph. The "+" in C10+ is this and nothing else. Below it is done to a digit,
-# which has only 8×8 pixels: 1 pixel is to it what 4 are to a photograph.
+# Against learning by heart one can also show no picture twice in the same way. For CIFAR: mirror it, or not,
+# surround it with 4 pixels of zeros and cut out a piece of the old size. That makes $2 \cdot 9^2 = 162$ views of
+# each photograph. The "+" in C10+ is this and nothing else. Here it is done to a digit of 8×8 pixels, with 1
+# pixel of zeros.
 
 # %% id="views-run"
 seven = digits.test_images[digits.test_labels == 7][:1]
@@ -600,15 +591,15 @@ Picture(
 )
 
 # %% [markdown] id="predict-mirror"
-# How to read it: a cut that begins at row 0 of the padded picture has a row of zeros at its top, so the digit has
-# moved *down*; row 1, column 1 would give it back as it is.
+# How to read it: a cut from row 0 of the padded picture has a row of zeros at its top, so the digit has moved
+# *down*; row 1, column 1 would give it back as it is.
 #
 # **Predict.** The network that you have just trained names more than nine in ten test digits correctly. Of the
 # same digits *mirrored*, it gets right
 #
-# - (a) nearly as many: the strokes are the same
+# - (a) nearly as many
 # - (b) about three in ten
-# - (c) one in ten, like somebody who guesses
+# - (c) one in ten, as by guessing
 
 # %% id="mirror-run"
 everybody = numpy.ones(len(digits.test_images), bool)
@@ -617,15 +608,14 @@ claim("accuracy on test digits", loss_and_accuracy(model, digits)[1], 0.9, 1.0, 
 claim("accuracy on the same digits mirrored", loss_and_accuracy(model, mirrored)[1], 0.2, 0.45, seen=(0.297, 0.35))
 
 # %% [markdown] id="why-mirror"
-# It is (b). A mirrored cat is a cat; a mirrored 2 is not a 2, and only those that look much the same from behind,
-# such as 0 and 8, survive. So digits and house numbers are never mirrored: **augmentation is a statement about
-# the world**, and a false one teaches something false. In the package a data set knows it about itself
-# (`Dataset.flip`).
+# It is (b). A mirrored cat is a cat; a mirrored 2 is not a 2. So digits and house numbers are never mirrored:
+# **augmentation is a statement about the world**, and a false one teaches something false. In the package a data
+# set knows it about itself (`Dataset.flip`).
 
 # %% [markdown] id="x4"
 # ## Exercise 4: pad and crop
 #
-# Surround one image with `padding` zeros on each side, and cut out a piece of the old size that begins at row
+# Surround an image with `padding` zeros on each side, and cut out a piece of the old size that begins at row
 # `top` and column `left` of the padded image.
 
 
@@ -639,8 +629,8 @@ def padded_crop(image, top, left, *, padding):
 # <details>
 # <summary>Hint</summary>
 #
-# `numpy.zeros((c, h + 2 * padding, w + 2 * padding), image.dtype)`, put the image into its middle with a slice on
-# the left of `=`, and return another slice. The channels are not padded.
+# Make zeros of the padded size, with the image's `dtype`; put the image into their middle with a slice on the
+# left of `=`, and return another slice. The channels are not padded.
 #
 # </details>
 
@@ -671,62 +661,58 @@ def pad_and_crop():
             )
             assert got.dtype == image.dtype, f"{what}: the pixels should stay {image.dtype}, got {got.dtype}"
             wrong = int((got != wanted).sum())
-            assert wrong == 0, f"{what}: {wrong} of {got.size} pixels are not what they should be"
+            assert wrong == 0, (
+                f"{what}: {wrong} of {got.size} pixels are wrong; top and left count from the corner of the padded image"
+            )
         assert numpy.array_equal(image, before), "your function writes into the image that it was given"
 
 
 # %% [markdown] id="differs-8-9-10-11-12"
 # ## Where lecture and paper differ
 #
-# The lecture's slide on training has six lines. Beside section 4.2 of the paper and the authors' code:
-#
-# - **CIFAR, the rate.** Lecture: times 0.1 at 50 %. Paper: divided by 10 at 50 % *and at 75 %* of the 300 epochs.
-# - **SVHN, the rate.** Lecture: times 0.1 at 75 %. Paper: at *50 % and* 75 %, of 40 epochs. Each slide has one of
-#   two steps.
-# - **Dropout.** Lecture: rate 0.2, always. Paper: 0.2 behind each convolution but the first, and only where there
-#   is *no augmentation* (C10, C100, SVHN); none for the columns with a "+", none on ImageNet.
-# - **Slips of typing.** "10~4 weight decay" is $10^{-4}$ (you saw what $10^4$ does), "0,9 Nesteroy" is Nesterov
-#   momentum 0.9, without dampening, and "Ir" is lr, the learning rate.
-# - **Left out.** Initial weights (He et al.'s, lesson 05), augmentation (mirror images, moves by up to 4 pixels),
-#   normalisation (means and deviations of each channel; SVHN: divided by 255), and validation: 5,000 training
-#   images of CIFAR were held out while settings were tried, and used for the final run. Without these nobody can
-#   repeat the numbers.
+# - **CIFAR, the rate.** Lecture: times 0.1 at 50 %. Paper: at 50 % *and at 75 %* of the 300 epochs.
+# - **SVHN, the rate.** Lecture: times 0.1 at 75 %. Paper: at *50 % and* 75 %, of 40 epochs.
+# - **Dropout.** Lecture: rate 0.2, without a condition. Paper: behind each convolution but the first, and only
+#   where there is *no augmentation* (C10, C100, SVHN).
+# - **Slips of typing.** "10~4 weight decay" is $10^{-4}$, "0,9 Nesteroy" is Nesterov momentum 0.9, and "Ir" is
+#   lr.
+# - **Left out.** Initial weights (He et al.'s, lesson 05), augmentation, normalisation and validation (both in
+#   lesson 14). Without these nobody can repeat the numbers.
 
 # %% [markdown] id="break-it"
 # ## Break it
 #
 # - In "paths-run", give Nesterov lr = 0.03: it explodes, while ordinary momentum does not. The theorem says why:
-#   what is $\mu\,(1 - \text{lr}\cdot\lambda)$ across the valley then, and what is the factor of a single step?
-# - In "fog-run", begin with a rate of 0.001 and never change it. How long until it is as low as the staircase?
-# - In "ratio-run", set `PaperRecipe(epochs=8, batch_size=32, learning_rate=10.0)`. Look at the ratios and at
-#   `history[-1]["train_loss"]`. Which of the claims stops you first?
+#   what is $\mu\,(1 - \text{lr}\cdot\lambda)$ across the valley then?
+# - In "fog-run", begin with a rate of 0.001, never change it (`drop_at=()`), and walk on. How many steps until it
+#   is as low as the staircase?
+# - In "ratio-run", set `PaperRecipe(epochs=8, batch_size=32, learning_rate=10.0)`. Do the ratios warn you? Which
+#   claim does?
 
 # %% [markdown] id="summary"
 # ## Three lines to keep
 #
 # 1. The steepest direction limits the rate, $\text{lr} < 2/\lambda$; momentum makes steps longer where gradients
 #    agree.
-# 2. With noisy gradients the loss hovers at a height proportional to the rate: first be fast, then come low.
+# 2. With noisy gradients the loss hovers at a height that grows with the rate: first be fast, then come low.
 # 3. Weight decay, dropout and augmentation act against learning by heart, and an augmentation must be true.
 
 # %% [markdown] id="paper"
 # ## What the lecture and the papers say
 #
 # Section 4.2 of Huang et al. (2017): SGD; CIFAR 300 epochs and SVHN 40, in batches of 64; ImageNet 90 epochs of
-# 256, with the rate divided by 10 at epochs 30 and 60; rate 0.1 at first; weight decay $10^{-4}$; Nesterov
-# momentum 0.9 without dampening, citing Sutskever et al. (2013). The same DenseNet-BC (L = 100, k = 12) has
-# printed errors of 4.51 % on C10+ and 5.92 % on C10 with dropout (Table 2): what augmentation is worth there.
+# 256, the rate divided by 10 at epochs 30 and 60; rate 0.1 at first; weight decay $10^{-4}$; Nesterov momentum
+# 0.9 without dampening. DenseNet-BC (L = 100, k = 12) has printed errors of 4.51 % on C10+ and 5.92 % on C10 with
+# dropout (Table 2): what augmentation is worth there.
 #
-# What we could not show on 1,437 digits in a few epochs: what weight decay, dropout and augmentation do for the
-# *test* error. They act against overfitting, which takes longer than this, and until then only make training
-# harder. `minidense experiment recipe-ablation` takes away eleven parts of the recipe, one at a time, with five
-# seeds, and says which differences are more than chance; one test image of 360 is 0.28 %.
+# What weight decay, dropout and augmentation do for the *test* error, 1,437 digits in a few epochs cannot show;
+# overfitting takes longer. `minidense experiment recipe-ablation` takes away or changes eleven parts of the
+# recipe, with five seeds, and says which differences are more than chance; one test image of 360 is 0.28 %.
 
 # %% [markdown] id="source"
 # ## The real one
 #
-# This is the line that every network in this package was trained by. `_update` is called for each parameter; the
-# rest of the class holds velocities and refuses what makes no sense.
+# The step of every training run by `SGD` in this package: `_update` is called for each parameter.
 
 # %% id="source-code"
 print(inspect.getsource(_update))
