@@ -97,7 +97,9 @@ op = Tanh()
 op.forward(x)
 (dx,) = op.backward(dy)
 difference = abs(tables["tanh x"].T @ dy - dx).max()
-claim("largest difference between Jᵀ·dy and what Tanh.backward returns", difference, 0.0, 1e-8, seen=(1.74e-11, 7.15e-11))
+claim(
+    "largest difference between Jᵀ·dy and what Tanh.backward returns", difference, 0.0, 1e-8, seen=(1.74e-11, 7.15e-11)
+)
 
 conv0 = (24 * 32 * 32) * (3 * 32 * 32)
 claim(

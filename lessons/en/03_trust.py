@@ -277,7 +277,11 @@ curves(
 place = {h: int(np.argmin(abs(steps - h))) for h in (1e-1, 1e-2, 1e-6)}
 claim("smallest error in float64", best["float64"], 0.0, 1e-10, seen=(4.03e-13, 8.91e-13))
 claim(
-    "smallest error in float32 over that in float64", best["float32"] / best["float64"], 1e4, 2e7, seen=(224000.0, 1770000.0)
+    "smallest error in float32 over that in float64",
+    best["float32"] / best["float64"],
+    1e4,
+    2e7,
+    seen=(224000.0, 1770000.0),
 )
 claim("error in float32 at h = 1e-6", errors["float32"][place[1e-6]], 5e-5, 1e-2, seen=(0.000377, 0.00128))
 claim(

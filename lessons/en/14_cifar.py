@@ -442,8 +442,8 @@ Picture(figure, f"The drawing in the 8×8 pixels that the network sees. It calls
 # %% id="dark-claim"
 as_seven = {name: sum(one["probability"] for one in each if one["name"] == "7") for name, each in found.items()}
 if own.endswith("seven.png"):
-    claim("probability of a seven, light on dark", as_seven["light on dark"], 0.3, 1.0, seen=(0.75, 1.0))
-    claim("probability of a seven, dark on light", as_seven["dark on light"], 0.0, 0.15, seen=(0.0, 0.005))
+    claim("probability of a seven, light on dark", as_seven["light on dark"], 0.3, 1.0, seen=(0.756, 0.997))
+    claim("probability of a seven, dark on light", as_seven["dark on light"], 0.0, 0.15, seen=(1.04e-05, 0.00276))
 
 # %% [markdown] id="why-dark"
 # How to read it: the two pictures as the network gets them, above each the likeliest digit and its probability.

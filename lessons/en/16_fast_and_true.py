@@ -226,7 +226,13 @@ curves(
 )
 
 # %% id="clock-claim"
-claim("what the clock says without waiting, as a share of the truth", too_early / after_waiting, 0, 0.3, seen=(0.000274, 0.00409))
+claim(
+    "what the clock says without waiting, as a share of the truth",
+    too_early / after_waiting,
+    0,
+    0.3,
+    seen=(0.000274, 0.00409),
+)
 
 # %% [markdown] id="why-clock"
 # It is (b). The lower line is Python, which is long gone; the upper one is the machine. Had you stopped the clock
@@ -713,7 +719,11 @@ claim(
 claim("error of the running means, computed again", tried["computed again"][4], 0.89, 0.91, seen=(0.899, 0.901))
 claim("error of dx of one pass, rows around 0", tried["one pass"][1], 0, 1e-6, seen=(7.61e-08, 1.24e-07))
 claim(
-    "error of dx of one pass, rows around 300", tried["one pass, rows around 300"][1], 4e-4, 2e-2, seen=(0.00172, 0.0041)
+    "error of dx of one pass, rows around 300",
+    tried["one pass, rows around 300"][1],
+    4e-4,
+    2e-2,
+    seen=(0.00172, 0.0041),
 )
 claim(
     "error of dx of scale and shift, rows around 300",
@@ -956,7 +966,13 @@ with reference_only():
 _, found = step(4, 6, np.float64)
 off = {name: abs(found[name] - right).max() / max(abs(right).max(), 1e-3) for name, right in wanted.items()}
 claim("arrays compared: results, gradients, parameters, running statistics", len(off), 146, 146)
-claim("largest difference between twin and definition, times 1e12", 1e12 * max(off.values()), 0, 10, seen=(0.00197, 0.00462))
+claim(
+    "largest difference between twin and definition, times 1e12",
+    1e12 * max(off.values()),
+    0,
+    10,
+    seen=(0.00197, 0.00462),
+)
 
 seconds = {"definition": [], "twin": []}
 for _ in range(5):
