@@ -546,8 +546,8 @@ claim("sigmoid without batch norm, 80 layers: gradient of the first", eighty[0],
 # does something about it.
 #
 # **Limits of what was measured here.** One block, images of 8 × 8 pixels, one batch of 64, before the first step
-# of training. Whether level gradients mean better accuracy is another question: lesson 15 trains plain, residual
-# and dense stacks of equal size.
+# of training. Whether level gradients mean better accuracy is another question: `minidense experiment
+# equal-parameters` trains plain, residual and dense stacks of equal size, and lesson 15 the last two.
 
 # %% [markdown] id="source"
 # ## The real one

@@ -1,11 +1,11 @@
 # %% [markdown] id="why-cost"
-# Two rows of the paper's Table 2, on CIFAR-10: a pre-activation ResNet with 1001 layers and 10.2 million
-# parameters errs on 4.62 %, a DenseNet-BC with 100 layers and 0.8 million on 4.51 %. The same accuracy for a
-# thirteenth of the parameters: by this sentence most people know DenseNet.
+# In the paper's Table 2, on CIFAR-10, a pre-activation ResNet with 1001 layers and 10.2 million parameters errs
+# on 4.62 %, a DenseNet-BC with 100 layers and 0.8 million on 4.51 %: the same accuracy for a thirteenth of the
+# parameters.
 #
 # What do you pay if you use one of the two? A file of weights, which parameters count; and time for each image,
-# which they do not count. In this lesson you count both costs exactly, hold a printed table against your counts,
-# compare networks at equal parameters, and ask a trained network which old features it uses.
+# which they do not. You will count both exactly, hold a printed table against your counts, compare networks at
+# equal parameters, and ask a trained network which old features it uses.
 
 # %% id="imports" tags=["setup"]
 import inspect
@@ -49,7 +49,7 @@ for size in (32, 16, 8):
 
 # %% [markdown] id="predict-where"
 # **Predict.** DenseNet-BC (L = 100, k = 12) has three blocks of 16 layers, on images of 32×32, 16×16 and 8×8. The
-# third one reads the most channels and has the most parameters. Of all multiply-adds, the third block does
+# third has the most parameters. Of all multiply-adds, it does
 #
 # - (a) the most as well
 # - (b) about a third
@@ -88,12 +88,10 @@ claim("of these in block 1", features["denseblock1"].multiply_adds, 174_587_904,
 claim("of these in block 3", features["denseblock3"].multiply_adds, 17_104_896, 17_104_896)
 
 # %% [markdown] id="why-where"
-# It is (c): 17.1 of 287.9 million. How to read the picture: each of the 48 places is one dense layer (both of its
-# convolutions), left its parameters, right its work. Left, three stairs, each beginning lower than the one before
-# ended, because a transition halves the channels. Right, the stairs shrink, because the images do.
-#
-# Block 1 has less than a quarter of the parameters and does six tenths of the work. "Few parameters" and "fast"
-# are two different claims.
+# It is (c): 17.1 of 287.9 million. How to read the picture: each of the 48 places is one dense layer, left its
+# parameters, right its work. Left, each of three stairs begins lower than the one before ended, because a
+# transition halves the channels. Right, the stairs shrink, because the images do. Block 1 has less than a quarter
+# of the parameters and does six tenths of the work: "few parameters" and "fast" are two different claims.
 
 # %% [markdown] id="x1"
 # ## Exercise 1: the work of a DenseNet-BC
@@ -204,10 +202,9 @@ with no_grad():
 print(f"measured: {1000 * seconds:.1f} ms an image, {seconds * rate / whole.flops:.1f} times what the count says")
 
 # %% [markdown] id="why-rate"
-# It is (c), if the machine has nothing else to do meanwhile. (No claim here: a time depends on what else runs, a
-# count never.) Batch norm, ReLU and concatenation count as nothing, but read and write every value; and thin 1×1
-# convolutions keep a processor less busy than one large product. FLOPs compare *amounts*; seconds need a clock,
-# which lesson 16 holds properly.
+# It is (c), if the machine has nothing else to do. (No claim here: a time depends on what else runs, a count
+# never.) Batch norm, ReLU and concatenation count as nothing, but read and write every value; and thin 1×1
+# convolutions keep a processor less busy than one large product.
 
 # %% [markdown] id="differs-25"
 # **Lecture and paper differ.** Under Figure 3 the lecture explains FLOPS as operations *per second*. The axis of
@@ -217,9 +214,8 @@ print(f"measured: {1000 * seconds:.1f} ms an image, {seconds * rate / whole.flop
 # %% [markdown] id="imagenet"
 # ## Figures 3 and 4, drawn from counts
 #
-# Figure 3 compares DenseNets and ResNets on ImageNet. We draw it again: errors as printed (Table 3; for the
-# ResNets the README of fb.resnet.torch), parameters and FLOPs counted from built networks. Nothing is trained
-# here.
+# Figure 3 compares networks on ImageNet. Drawn again: errors as printed (Table 3; for the ResNets the README of
+# fb.resnet.torch), parameters and FLOPs counted from built networks, nothing trained.
 
 # %% [markdown] id="predict-imagenet"
 # **Predict.** DenseNet-201 and ResNet-101 are about equally accurate, with 22.58 % and 22.44 % of errors.
@@ -258,9 +254,8 @@ claim("FLOPs of DenseNet-201", by_name["DenseNet-201"]["flops"], 2 * 4_291_365_8
 claim("FLOPs of ResNet-101", by_name["ResNet-101"]["flops"], 2 * 7_801_405_440, 2 * 7_801_405_440)
 
 # %% [markdown] id="why-imagenet"
-# It is (c): 20.0 against 44.5 million parameters, 8.6 against 15.6 billion FLOPs. How to read the picture: a
-# network further left costs less, one further down errs less. The DenseNets' line lies lower in both panels, but
-# its advantage is larger on the left.
+# It is (c). How to read the picture: a network further left costs less, one further down errs less. The
+# DenseNets' line lies lower in both panels, but its advantage is larger on the left.
 
 # %% [markdown] id="differs-30"
 # **Lecture and paper differ.** The lecture leaves out Table 3, and of Figures 3 and 4 it has the captions only.
@@ -299,12 +294,10 @@ for label, parameters, work in (
     print(f"{label:11} {work / parameters:.0f} multiply-adds for each parameter")
 
 # %% [markdown] id="why-cifar"
-# It is (b). A thirteenth of the parameters comes with a fifth of the work, since each parameter of the DenseNet
-# is used more often, as the last two lines print. If you care for time, the fifth is your number.
-#
-# How to read the picture: each mark is a printed result, most of them rows of Table 2; further left and further
-# down is better. What is *not* in it are error bars: "The test errors were only evaluated once for each task and
-# model setting" (§4.2), and 4.51 against 4.62 % are 11 images of 10,000.
+# It is (b): a thirteenth of the parameters comes with a fifth of the work, since each parameter of the DenseNet
+# is used more often. How to read the picture: each mark is a printed result; further left and further down is
+# better. What is *not* in it are error bars: "The test errors were only evaluated once for each task and model
+# setting" (§4.2), and 4.51 against 4.62 % are 11 images of 10,000.
 
 # %% [markdown] id="slips"
 # ## Check a table by counting
@@ -341,22 +334,21 @@ claim("parameters of the ResNet with 1001 layers", deep.parameter_count(), 10_32
 claim("without those of batch norm", deep.parameter_count() - norms, 10_178_490, 10_178_490)
 
 # %% [markdown] id="why-slips"
-# It is (b), and each of the four has its own story.
+# It is (b):
 #
-# - **Pre-activation ResNet, 1001 layers:** 10.2 is the count *without* batch norm; with it, it is 10.3. The
-#   DenseNets are counted with it: a small thing, to their disadvantage.
-# - **Stochastic depth, 1202 layers:** 10.2 again, but He et al. print 19.4 million for the same ResNet (19.5 with
-#   the biases in the code of stochastic depth). The 10.2 seems to belong to the row of 1001 layers.
-# - **FractalNet, twice:** the generator that its authors released builds 33.7 million, not 38.6.
+# - **Pre-activation ResNet, 1001 layers:** 10.2 is the count *without* batch norm, 10.3 with it. The DenseNets
+#   are counted with it, to their disadvantage.
+# - **Stochastic depth, 1202 layers:** 10.2 again, but He et al. print 19.4 for the same ResNet (19.5 with the
+#   biases in the code of stochastic depth). The 10.2 seems to belong to the row of 1001 layers.
+# - **FractalNet, twice:** the generator that its authors released builds 33.7, not 38.6.
 
 # %% [markdown] id="differs-32"
 # **Lecture and paper agree**, for once: compared cell by cell, all numbers in the lecture's copies of Table 2 and
 # of He et al.'s table of units are those of the papers. So are the slips.
 
 # %% [markdown] id="table1"
-# Table 1, with the ImageNet networks, did not fare as well in the lecture: it has a ×10 where the paper has a
-# ×16. Such a slip shows when you count layers, since a DenseNet's name is its depth, convolutions and the
-# classifier:
+# In Table 1 the lecture has a ×10 where the paper has a ×16. Such a slip shows when you count layers, since a
+# DenseNet's name is its depth, convolutions and the classifier:
 
 # %% id="table1-run"
 depths = {}
@@ -482,10 +474,9 @@ claim("multiply-adds of the ResNet of the pair", pair["ResNet"].multiply_adds, 1
 # network. Go from a dot of the ResNet horizontally to the left until you meet the other line: so many parameters
 # are enough for a DenseNet. For the largest ResNet it is about a third, give or take.
 #
-# Mind what stands beside it. At equal parameters the DenseNet of the pair does nearly *twice* the multiply-adds:
-# it won on one cost and lost on the other. And the small print of the claims shows that five seeds give quite
-# different ratios: one run of one size says little. (We compare losses, which are less coarse than accuracies:
-# one test image is 0.28 %.)
+# But at equal parameters the DenseNet of the pair does nearly *twice* the multiply-adds. And the claims show that
+# five seeds give quite different ratios: one run of one size says little. (We compare losses because they are
+# less coarse: one test image is 0.28 % of accuracy.)
 
 # %% [markdown] id="predict-depth"
 # **Predict.** The same question, with one thing changed: both stacks get the same depth, 18 convolutions, and
@@ -496,7 +487,7 @@ claim("multiply-adds of the ResNet of the pair", pair["ResNet"].multiply_adds, 1
 # - (b) no
 
 # %% id="depth-run"
-same_depth = equal_parameters(kinds=("residual", "dense"), sizes=(3_000,), seeds=[SEED], epochs=5)
+same_depth = equal_parameters(kinds=("residual", "dense"), sizes=(3_000,), seeds=[SEED], epochs=8)
 deep_loss = {}
 for each in same_depth["stacks"]:
     deep_loss[each["kind"]] = each["test_loss"]["mean"]
@@ -507,19 +498,16 @@ for each in same_depth["stacks"]:
 
 # %% id="depth-claim"
 ratio = deep_loss["dense"] / deep_loss["residual"]
-claim("test loss of DenseNet by that of ResNet, both 18 deep", ratio, 0.95, 15, seen=(1.76, 6.05))
+claim("test loss of DenseNet by that of ResNet, both 18 deep", ratio, 0.95, 15, seen=(2.69, 4.31))
 with init.undrawn():
     wider = stack("dense", depth=18, width=2)
 claim("parameters of the dense stack with a growth rate of 2", wider.parameter_count(), 7_324, 7_324)
 
 # %% [markdown] id="why-depth"
 # It is (b): the order has turned round. The DenseNet is somewhat smaller, too, but with a growth rate of 2 it
-# would have 7,324 parameters. Neither experiment is wrong: the first gave the DenseNet 13 layers, which suit it,
-# the second a depth at which it has to be very thin.
-#
-# "At equal parameters" fixes one number and leaves depth, width, recipe and time free, and whoever chooses them
-# decides much of the result. The paper chose, too: for Figure 4 it varied the depth and kept $k = 12$. Say the
-# setting with the verdict.
+# would have 7,324 parameters. Neither experiment is wrong: "at equal parameters" fixes one number and leaves
+# depth, width, recipe and time free, and whoever chooses them decides much of the result. The paper chose, too:
+# for Figure 4 it varied the depth and kept $k = 12$. Say the setting with the verdict.
 
 # %% [markdown] id="x3"
 # ## Exercise 3: how many parameters for the same loss?
@@ -591,12 +579,12 @@ def parameters_for_the_same_loss():
 # ## Which old features does a layer use?
 #
 # Why should a DenseNet need fewer parameters? The paper's answer is *feature reuse*: a layer need not make again
-# what it can still read. Whether it *does* read it, an experiment can tell: cut one connection, from one source
-# to one reader, and see by how much the test loss rises. This is called **ablation**.
+# what it can still read. Whether it *does* read it, **ablation** tells: cut one connection, from one source to
+# one reader, and see by how much the test loss rises.
 #
-# Zeros would be an unfair cut: they also take away the source's average. So the reader gets the source's **mean
-# over all images** instead, without any news about this one. Here is the package's cut on four images of one
-# pixel with three channels, the middle one hidden:
+# Zeros would also take away the source's average. So the reader gets the source's **mean over all images**
+# instead, without any news about this one. Here the package cuts the middle one of three channels, on four images
+# of one pixel:
 
 # %% id="cut-run"
 seen = []
@@ -655,12 +643,11 @@ claim(
 # %% [markdown] id="why-reuse"
 # It is (b), by far. How to read the map: a column is a reader, a row a source; the number is by how many nats the
 # test loss rises when this one connection is cut. (Guessing among ten digits is a loss of $\ln 10 \approx 2.3$
-# nats.) In block 3, where images are 2×2, the layers add little, and the classifier lives on what came in. That
-# is feature reuse. But mind that the input has 48 channels and each layer adds 6: a larger source has more to
-# lose.
+# nats.) In block 3, where images are 2×2, the layers add little, and the classifier lives on what came in: that
+# is feature reuse. But mind that the input has 48 channels and each layer adds 6.
 #
-# The paper looks in another, cheaper way: its Figure 5 shows, for a trained DenseNet, the mean $|w|$ of the
-# weights with which each reader reads each source.
+# The paper looks in a cheaper way: its Figure 5 shows, for a trained DenseNet, the mean $|w|$ of the weights with
+# which each reader reads each source.
 
 # %% [markdown] id="predict-weights"
 # **Predict.** The same network, drawn as in Figure 5. For each reader, take the source with the largest mean
@@ -679,14 +666,13 @@ claim("the same before training", before, 1.01, 1.2, seen=(1.05, 1.09))
 claim("what training changed in it", after - before, -0.1, 0.15, seen=(-0.0102, 0.0335))
 
 # %% [markdown] id="why-weights"
-# It is (b). How to read the picture: above the rises, below the weights of the same connections. Look down one
-# column of the lower row: it is nearly one colour. After a few epochs weights are about as large as they were
-# drawn, for useful sources and for others: such a map shows the initialisation, and says nothing about reuse.
+# It is (b). How to read the picture: above the rises, below the weights of the same connections. One column of
+# the lower row is nearly one colour: after a few epochs weights are about as large as they were drawn, for useful
+# sources and for others. Such a map says nothing about reuse.
 #
-# The paper's network, (40, 12) on CIFAR-10, was trained for longer, so its map may say more. It reads there (§5):
-# weights spread over many sources, least on the outputs of transitions, and a classifier that tends to the last
-# features. Our classifier lives on the output of a transition. That is no contradiction (another network, other
-# images, another measure), but a reason to say which measure one means.
+# The paper's network, (40, 12) on CIFAR-10, was trained for longer. There it reads (§5): weights spread over many
+# sources, least on the outputs of transitions, and a classifier that tends to the last features. Our classifier
+# lives on the output of a transition: another network, other images, another measure. Say which measure you mean.
 
 # %% [markdown] id="x4"
 # ## Exercise 4: ablate a source
@@ -752,31 +738,29 @@ def rises_of_a_loss():
 # %% [markdown] id="break-it"
 # ## Break it
 #
-# - In the cell `equal-pair`, give the DenseNet bottlenecks and half the channels at transitions (`depth=22,
-#   bottleneck=True, compression=0.5`). Which growth rate brings it back to about 11,000 parameters, and what are
-#   its multiply-adds then? (Remember from lesson 11 when a bottleneck pays.)
-# - Run `equal_parameters` with `sizes=(15_000,)`, which takes a minute or two. Does the order of the two kinds
-#   turn round once more, or only come closer?
+# - In `equal-pair`, give the DenseNet bottlenecks and half the channels at transitions (`depth=22,
+#   bottleneck=True, compression=0.5`). Which growth rate brings it back to about 11,000 parameters, and with how
+#   many multiply-adds?
+# - Run `equal_parameters` with `sizes=(15_000,)`, a minute or two. Does the order turn round once more?
 # - In exercise 4, put zeros in place of the mean, and images whose channels have a large average. Which sources
 #   look important now that were not before?
 
 # %% [markdown] id="summary"
 # ## Three lines to keep
 #
-# 1. Parameters count weights, FLOPs count how often they are used, FLOPS is your machine: three costs, and one
-#    does not stand for another.
-# 2. "At equal parameters" is not yet fair: depth, recipe, epochs, seeds and the other cost belong to the verdict.
-# 3. To learn what a network uses, take it away and measure; a map of weights after a short training shows how
-#    they were drawn.
+# 1. Parameters count weights, FLOPs count how often they are used, FLOPS is your machine: one does not stand for
+#    another.
+# 2. "At equal parameters" is not yet fair: depth, recipe, seeds and the other cost belong to the verdict.
+# 3. To learn what a network uses, take it away and measure; weights after a short training show how they were
+#    drawn.
 
 # %% [markdown] id="paper"
 # ## What the lecture and the papers say
 #
 # "DenseNet-BC requires about 1/3 of the parameters as ResNet to achieve comparable accuracy" (caption of Figure
-# 4, which the lecture quotes). Checked here, exactly, are the counts: 769,162 and 10,327,706 parameters, and a
-# fifth of the work. Seen in small is that a DenseNet *can* need well below a ResNet's parameters, and that
-# another depth turns the result round. What a CPU and 1,437 digits cannot show is the third itself: that took
-# many trainings on CIFAR-10.
+# 4, which the lecture quotes). Checked here, exactly, are the counts. Seen in small is that a DenseNet *can* need
+# fewer parameters, and that another depth turns the result round. What a CPU and 1,437 digits cannot show is the
+# third itself: that took many trainings on CIFAR-10.
 #
 # The lecture's summary adds that accuracy keeps growing with parameters. Look at the rows of Table 2:
 
